@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
+
+use crate::platform::network;
 
 /// Maximum lengths of a host name and of its labels (RFC 1035 §2.3.4).
 const NAME_LEN_MAX: usize = 253;
@@ -40,8 +42,8 @@ impl Address {
     }
 
     /// Listens there.
-    pub(crate) fn listen(&self) -> Result<TcpListener, (SocketAddr, io::Error)> {
-        let bind = |address: SocketAddr| TcpListener::bind(address).map_err(|error| (address, error));
+    pub(crate) fn listen(&self) -> Result<network::Bound, (SocketAddr, io::Error)> {
+        let bind = |address: SocketAddr| network::bind(address).map_err(|error| (address, error));
         match self {
             Self::Ip(address) => bind(*address),
             // With IPv6, it takes connections over IPv4 as well.

@@ -10,6 +10,7 @@ use crossdock_zab::{ClusterId, Epoch, Membership, Payload, Point, ServerId, Summ
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::platform;
 use crate::settings::Settings;
 use crate::temporary_file::TemporaryFile;
 use crate::wal::{self, Wal};
@@ -128,7 +129,7 @@ pub fn force_new_cluster(settings: &Settings) -> Result<NewCluster, BackupError>
 /// Appends an epoch and its first transaction: a membership of this instance alone.
 fn begin_cluster(wal: &mut Wal, id: ServerId, end: Point, last_epoch: Epoch) -> Result<NewCluster, BackupError> {
     let epoch = last_epoch.0.checked_add(SKIPPED_EPOCHS).map(Epoch).ok_or(BackupError::EpochsExhausted)?;
-    let cluster = ClusterId(wal::random().max(1));
+    let cluster = ClusterId(platform::random().max(1));
     let membership = Membership { cluster, voters: BTreeMap::from([(id, wal.id())]), replacing: BTreeSet::new() };
     let first = end.next(Zxid::new(epoch, 1), end.time, Payload::Membership(membership.into()));
     wal.append(&[

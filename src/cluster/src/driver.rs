@@ -11,7 +11,7 @@ mod snapshots;
 mod undecided;
 mod versions;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -27,10 +27,11 @@ use self::undecided::Undecided;
 use crate::activity::Activity;
 use crate::backup::BackupFile;
 use crate::error::{RequestError, StartError};
+use crate::injected_bug::FirstLogs;
 use crate::latency::Latencies;
 use crate::log::{Batch, Log, Written};
 use crate::machines::Machines;
-use crate::platform::{self, Instant};
+use crate::platform::{self, Instant, files};
 use crate::request::{ClientRequest, Reply, Saved};
 use crate::settings::Settings;
 use crate::state::{self, Entry, Event, Purpose, State};
@@ -56,7 +57,7 @@ pub(crate) struct Driver {
     status: watch::Sender<Status>,
     links: BTreeMap<Link, (ServerId, Outbox)>,
     next_id: u64,
-    pending: HashMap<Request, Pending>,
+    pending: BTreeMap<Request, Pending>,
     proposed: BTreeMap<Zxid, Waiting>,
     undecided: Undecided,
     /// Reads that were requested in this round.
@@ -78,6 +79,7 @@ pub(crate) struct Driver {
     backlog_max: usize,
     snapshots: snapshots::Snapshots,
     versions: versions::Versions,
+    first_logs: FirstLogs,
     /// The file of a backup that is being taken.
     backup: Option<(BackupFile, Reply<Saved>)>,
     stopped: Option<Stopped>,
@@ -157,9 +159,9 @@ impl Driver {
             status,
             links: BTreeMap::new(),
             next_id: 0,
-            pending: HashMap::new(),
+            pending: BTreeMap::new(),
             proposed: BTreeMap::new(),
-            undecided: Undecided::new(wal::random(), settings.outcome_timeout),
+            undecided: Undecided::new(platform::random(), settings.outcome_timeout),
             barriers: Vec::new(),
             ready_reads: Vec::new(),
             log_reads: log_reads::LogReads::new(settings.data.clone(), limits),
@@ -171,6 +173,7 @@ impl Driver {
             backlog_max: BEHIND_BYTES_MAX,
             snapshots: snapshots::Snapshots::new(state_len),
             versions: versions::Versions::default(),
+            first_logs: FirstLogs::default(),
             backup: None,
             stopped: None,
             peers: Vec::new(),
@@ -215,6 +218,7 @@ impl Driver {
             } else if self.state.backlog() >= self.backlog_max {
                 // Back-pressure: accept nothing new until the state machines catch up.
                 tokio::select! {
+                    biased;
                     event = self.state.event() => self.handle_state(event),
                     _ = ticks.tick() => {}
                 }
@@ -311,6 +315,8 @@ impl Driver {
     fn receive(&mut self, one: Incoming, inputs: &mut Vec<Input>) {
         match one {
             Incoming::Up { peer, link, log, machines, outbox } => {
+                let of_voter = self.membership.as_ref().and_then(|membership| membership.voters.get(&peer));
+                let log = self.first_logs.taken_for(peer, log, of_voter.copied());
                 self.versions.connected(peer, machines);
                 // Dropping its queue ends the earlier connection.
                 self.links.retain(|_, (other, _)| *other != peer);
@@ -366,7 +372,7 @@ impl Driver {
             Action::ReadLog { link, session, after } => self.log_reads.start(link, session, after),
             Action::DiscardSnapshot(blob) => {
                 if let Some(path) = self.blobs.remove(&blob) {
-                    let _ = std::fs::remove_file(path);
+                    let _ = files::remove(&path);
                 }
             }
             Action::Deliver(txn) => self.deliver(txn),

@@ -15,7 +15,7 @@
 //! | `transport`, `wire` | connections to the other instances, and their protocol (`schemas/cluster.proto`) |
 //! | `state` | the state thread: applies what is committed, answers proposers, restores and freezes the state |
 //! | [`StateMachine`], [`Machines`], [`Replica`] | replicated states: their interface, several behind one log, and their users |
-//! | `platform` | the clock and the threads of an instance, in one place |
+//! | `platform` | the clock, threads, files, sockets and random numbers of an instance, in one place; simulated with the feature `simulation` |
 //! | [`backup`] | backups, and clusters that are made from them |
 //! | [`register`] | a small state machine for tests and benchmarks |
 
@@ -26,10 +26,14 @@ mod driver;
 mod error;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod injected_bug;
 mod latency;
 mod log;
 mod machines;
 mod node;
+#[cfg(feature = "simulation")]
+pub mod platform;
+#[cfg(not(feature = "simulation"))]
 mod platform;
 pub mod register;
 mod replica;
@@ -46,6 +50,8 @@ mod wire;
 pub use activity::{Activity, LinksEnded, Snapshots};
 pub use address::{Address, InvalidAddress};
 pub use error::{RequestError, StartError, with_causes};
+#[cfg(feature = "simulation")]
+pub use injected_bug::InjectedBug;
 pub use latency::{Latencies, Latency};
 pub use machines::{ClientError, MachineId, Machines};
 pub use node::{Client, Node, Proposal, init};

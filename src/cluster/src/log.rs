@@ -4,15 +4,15 @@
 //! committed.
 
 use std::mem;
-use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossdock_zab::{Link, Message, Write, WriteId, Zxid};
 use tokio::sync::{Notify, mpsc};
 
+use crate::injected_bug::{InjectedBug, is_injected};
 use crate::latency::Latencies;
-use crate::platform::{self, Instant};
+use crate::platform::{self, Instant, Thread};
 use crate::transport::{NotQueued, Outbox, Outgoing, WeakOutbox};
 use crate::wal::{Space, Wal};
 
@@ -143,8 +143,8 @@ pub(crate) struct Log {
     pending_bytes: usize,
     status: LogStatus,
     space: Arc<Space>,
-    /// Disconnects when the thread ends and the log is closed.
-    ended: std::sync::mpsc::Receiver<()>,
+    /// It ends once the log is closed.
+    thread: Thread,
 }
 
 impl Log {
@@ -154,12 +154,10 @@ impl Log {
         let status = LogStatus::of(&wal);
         let space = wal.space();
         let log_queue = Arc::clone(&queue);
-        let (ends, ended) = std::sync::mpsc::sync_channel(1);
-        platform::spawn_thread("log", async move {
-            let _ends = ends;
+        let thread = platform::spawn_thread("log", async move {
             write_all(wal, &log_queue, &results, &latencies).await;
         })?;
-        Ok(Self { queue, written, pending_bytes: 0, status, space, ended })
+        Ok(Self { queue, written, pending_bytes: 0, status, space, thread })
     }
 
     pub(crate) fn status(&self) -> LogStatus {
@@ -208,25 +206,35 @@ impl Drop for Log {
         self.queue.close();
         self.written.close();
         self.space.close();
-        if self.ended.recv_timeout(SHUTDOWN_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+        if !self.thread.has_ended_within(SHUTDOWN_TIMEOUT) {
             tracing::warn!("log disk does not respond; pending writes are abandoned to it");
         }
     }
 }
 
+/// Sends messages, and returns the connections whose queue has no room for one.
+fn send_all(messages: Vec<(Link, WeakOutbox, Message)>) -> Vec<Link> {
+    let mut full_links = Vec::new();
+    for (link, outbox, message) in messages {
+        let sent = outbox.upgrade().map(|outbox| outbox.try_send(Outgoing::Message(message)));
+        if sent == Some(Err(NotQueued::Full)) {
+            full_links.push(link);
+        }
+    }
+    full_links
+}
+
 async fn write_all(mut wal: Wal, queue: &Queue, results: &mpsc::Sender<Written>, latencies: &Latencies) {
-    while let Some((batch, last)) = queue.take().await {
+    while let Some((mut batch, last)) = queue.take().await {
         let begun = Instant::now();
+        let mut full_links = Vec::new();
+        if is_injected(InjectedBug::SendBeforeSync) {
+            full_links = send_all(mem::take(&mut batch.then));
+        }
         let appended = wal.append(&batch.writes);
         latencies.log.record(begun.elapsed());
-        let mut full_links = Vec::new();
         if appended.is_ok() {
-            for (link, outbox, message) in batch.then {
-                let sent = outbox.upgrade().map(|outbox| outbox.try_send(Outgoing::Message(message)));
-                if sent == Some(Err(NotQueued::Full)) {
-                    full_links.push(link);
-                }
-            }
+            full_links.extend(send_all(batch.then));
         }
         let has_failed = appended.is_err();
         let through = appended.map(|()| last).map_err(|problem| problem.to_string());

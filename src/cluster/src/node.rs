@@ -1,18 +1,15 @@
 //! An instance of the cluster and its clients.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
 use crossdock_zab::{Epoch, LogId, MemberChange, Refusal, Role, ServerId, Zxid};
 use prost::Message as _;
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::backup::BackupFile;
@@ -20,6 +17,7 @@ use crate::driver::Driver;
 use crate::error::{RequestError, StartError};
 use crate::latency::Latencies;
 use crate::machines::{CLUSTER, MachineId, Machines};
+use crate::platform::{self, Thread, network};
 use crate::replica::{Published, Replica};
 use crate::request::{ClientRequest, Proposed, Reply, Saved};
 use crate::settings::Settings;
@@ -60,31 +58,27 @@ pub struct Node {
     address: SocketAddr,
     /// Dropping it ends the driver and the connections.
     stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread>,
 }
 
 /// Runs the driver and the connections until stopped. They share one thread because each mostly waits for the other.
-fn run(
-    driver: &mut Driver,
-    transport: Arc<Transport>,
-    listener: std::net::TcpListener,
-    stopped: oneshot::Receiver<()>,
-) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime.block_on(async {
-        let listener = TcpListener::from_std(listener)?;
-        let connections = tokio::spawn(transport.run(listener));
-        tokio::select! {
-            () = driver.drive() => {}
-            _ = stopped => {}
-        }
-        driver.end_state().await;
-        connections.abort();
-        Ok(())
-    });
-    // Do not wait for blocking tasks on a disk that hangs.
-    runtime.shutdown_background();
-    ended
+async fn run(mut driver: Driver, transport: Arc<Transport>, listener: network::Bound, stopped: oneshot::Receiver<()>) {
+    let listener = match network::accept_from(listener) {
+        Ok(listener) => listener,
+        Err(problem) => return driver.finish(Err(problem)),
+    };
+    let connections = platform::spawn(transport.run(listener));
+    tokio::select! {
+        biased;
+        () = driver.drive() => {}
+        _ = stopped => {}
+    }
+    driver.end_state().await;
+    connections.abort();
+    // They end before this waits for the disk.
+    let _ = connections.await;
+    tokio::task::yield_now().await;
+    driver.finish(Ok(()));
 }
 
 impl Node {
@@ -106,11 +100,10 @@ impl Node {
         let listener = member.address.listen();
         let listener = listener.map_err(|(address, source)| StartError::Listen { address, source })?;
         let address = listener.local_addr().map_err(StartError::Socket)?;
-        listener.set_nonblocking(true).map_err(StartError::Socket)?;
         let (to_driver, incoming) = mpsc::channel(INCOMING_LEN_MAX);
         let (requests, request_queue) = mpsc::channel(REQUESTS_LEN_MAX);
         let ids = machines.versions_max().into_keys().collect();
-        let (mut driver, status, latencies) = Driver::open(settings, machines, incoming, request_queue)?;
+        let (driver, status, latencies) = Driver::open(settings, machines, incoming, request_queue)?;
         let client = Client {
             requests,
             status,
@@ -126,10 +119,7 @@ impl Node {
         };
         let (stop, stopped) = oneshot::channel();
         let transport = Transport::new(settings, driver.own(), to_driver);
-        let thread = std::thread::Builder::new().name("zab".to_owned()).spawn(move || {
-            let ended = run(&mut driver, transport, listener, stopped);
-            driver.finish(ended);
-        });
+        let thread = platform::spawn_runtime("zab", run(driver, transport, listener, stopped));
         let thread = Some(thread.map_err(StartError::Thread)?);
         Ok(Self { client, machines: ids, address, stop: Some(stop), thread })
     }
@@ -168,7 +158,7 @@ impl Node {
             let _ = tokio::time::timeout(TRANSFER_TIMEOUT, stepped_down).await;
         }
         // The disk may be slow, and must not block the caller's thread.
-        let _ = tokio::task::spawn_blocking(move || self.stop()).await;
+        let _ = platform::run_blocking(move || self.stop()).await;
     }
 
     /// Stops the instance without a leadership transfer. Waits up to five seconds for a disk that hangs.
@@ -179,7 +169,7 @@ impl Node {
     fn end(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+            thread.join();
         }
     }
 }
@@ -383,7 +373,7 @@ impl Client {
     /// As [`Client::save`].
     pub async fn save_temporary(&self) -> Result<Result<BackupFile, String>, RequestError> {
         // What a crash leaves of such a file is deleted at the next start.
-        let path = self.data.join(format!("unfinished-backup-{:016x}", wal::random()));
+        let path = self.data.join(format!("unfinished-backup-{:016x}", platform::random()));
         Ok(self.write_backup(path).await?.map(|(file, ..)| file))
     }
 

@@ -14,6 +14,7 @@ use crossdock_zab::{Role, Summary, Txn, Zxid};
 use tokio::sync::mpsc;
 
 use crate::error::RequestError;
+use crate::injected_bug::{InjectedBug, is_injected};
 use crate::latency::Latencies;
 use crate::machines::{Answer, Frozen, MachineId, Machines};
 use crate::platform::{self, Instant};
@@ -147,7 +148,7 @@ impl State {
 
     /// Answers reads that need no more than what was submitted.
     pub(crate) fn answer(&self, zxid: Zxid, replies: Vec<Reply<Zxid>>) {
-        if self.applied() < zxid {
+        if self.applied() < zxid && !is_injected(InjectedBug::ReadTooEarly) {
             return self.submit(Job::Answer(zxid, replies));
         }
         send_to_all(replies, Ok(zxid));
@@ -189,6 +190,7 @@ impl State {
     /// The next event; a failure once the thread has ended. Cancel safe.
     pub(crate) async fn event(&mut self) -> Event {
         tokio::select! {
+            biased;
             Some(replies) = self.replies.recv() => Event::Replies(replies),
             event = self.events.recv() => {
                 event.unwrap_or_else(|| Event::Failed("the state thread has ended".to_owned()))
@@ -289,6 +291,11 @@ impl Worker {
         self.machines.publish(last);
         self.applied.store(last.to_u64(), Ordering::Release);
         txns.clear();
+        if let [(first, ..), (second, ..), ..] = replies[..]
+            && is_injected(InjectedBug::SwapAnswers)
+        {
+            answers.swap(first, second);
+        }
         let is_small = replies.len() <= OWN_REPLIES_MAX;
         let replies = replies.drain(..).map(|(at, begun, reply)| {
             self.latencies.commit.record(begun.elapsed());

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::platform::files;
+
 /// A file that is deleted on drop, unless it is kept: a connection or a request may end at any await between its first byte
 /// and its use, and nothing else knows of the file before the next start. It need not exist yet.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ impl TemporaryFile {
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
         if let Some(path) = self.0.take() {
-            let _ = std::fs::remove_file(path);
+            let _ = files::remove(&path);
         }
     }
 }

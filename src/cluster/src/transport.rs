@@ -10,7 +10,7 @@ mod live;
 mod outbox;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use crossdock_tls::PeerCertificate;
 use crossdock_zab::{ClusterId, Link, LogId, Message, ServerId, Session, Summary, Zxid};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use self::error::LinkError;
@@ -26,6 +25,8 @@ use self::handshakes::Handshakes;
 pub(crate) use self::outbox::{NotQueued, Outbox, WeakOutbox};
 use crate::address::Address;
 use crate::machines::MachineId;
+use crate::platform::in_instance;
+use crate::platform::network::{self, Listener, Stream};
 use crate::settings::Settings;
 use crate::temporary_file::TemporaryFile;
 use crate::wire::{Hello, MachineVersion};
@@ -131,16 +132,16 @@ impl Transport {
     }
 
     /// Connects to all peers until cancelled.
-    pub(crate) async fn run(self: Arc<Self>, listener: TcpListener) {
+    pub(crate) async fn run(self: Arc<Self>, listener: Listener) {
         let mut tasks = tokio::task::JoinSet::new();
         for (peer, member) in self.settings.members.range(..self.settings.id) {
-            tasks.spawn(Arc::clone(&self).dial(*peer, member.address.clone()));
+            tasks.spawn(in_instance(Arc::clone(&self).dial(*peer, member.address.clone())));
         }
         let mut last_logged = String::new();
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    self.handshakes.start(|number| tasks.spawn(Arc::clone(&self).accept(stream, number)));
+                    self.handshakes.start(|number| tasks.spawn(in_instance(Arc::clone(&self).accept(stream, number))));
                 }
                 Err(problem) => {
                     let problem = problem.to_string();
@@ -181,23 +182,17 @@ impl Transport {
     }
 
     /// Opens a connection. Without TLS, it comes from this instance's own address, which identifies it to the peer.
-    async fn connect(&self, address: &Address) -> std::io::Result<TcpStream> {
+    async fn connect(&self, address: &Address) -> std::io::Result<Stream> {
         let address = match address {
             Address::Ip(address) => *address,
-            Address::Name { host, port } => return TcpStream::connect((host.as_str(), *port)).await,
+            Address::Name { host, port } => return network::connect_to_host(host, *port).await,
         };
         let own = self.settings.members.get(&self.settings.id).and_then(|member| member.address.ip());
-        match own.filter(|own| self.settings.tls.is_none() && own.is_ipv4() == address.is_ipv4()) {
-            Some(own) => {
-                let socket = if own.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-                socket.bind(SocketAddr::new(own, 0))?;
-                socket.connect(address).await
-            }
-            None => TcpStream::connect(address).await,
-        }
+        let own = own.filter(|own| self.settings.tls.is_none() && own.is_ipv4() == address.is_ipv4());
+        network::connect(address, own).await
     }
 
-    async fn accept(self: Arc<Self>, stream: TcpStream, handshake: u64) {
+    async fn accept(self: Arc<Self>, stream: Stream, handshake: u64) {
         let ended = self.serve(stream, End::Accepted { handshake }).await;
         self.handshakes.end(handshake);
         let problem = match ended {
@@ -215,7 +210,7 @@ impl Transport {
     ///
     /// # Errors
     /// The handshake failed.
-    async fn serve(&self, stream: TcpStream, end: End) -> Result<Result<(), LinkError>, LinkError> {
+    async fn serve(&self, stream: Stream, end: End) -> Result<Result<(), LinkError>, LinkError> {
         let dialled = match end {
             End::Dialled(peer) => Some(peer),
             End::Accepted { .. } => None,
@@ -294,7 +289,7 @@ impl Transport {
     /// certificate and checks it after the Hello.
     async fn start_tls(
         &self,
-        stream: TcpStream,
+        stream: Stream,
         dialled: Option<ServerId>,
     ) -> Result<(link::Stream, Option<PeerCertificate>), LinkError> {
         let Some(tls) = &self.settings.tls else { return Ok((Box::new(stream), None)) };

@@ -22,8 +22,7 @@
 //! lose acknowledged transactions.
 
 mod batch;
-mod files;
-#[cfg(test)]
+#[cfg(all(test, not(feature = "simulation")))]
 mod power_loss;
 mod reader;
 mod recovery;
@@ -31,7 +30,6 @@ mod segment;
 mod snapshot;
 mod space;
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,13 +39,14 @@ use crossdock_zab::{Epoch, LogId, LogState, Point, Summary, Txn, Write, Zxid};
 pub use self::reader::Reader;
 pub use self::recovery::Recovered;
 use self::segment::Header;
-pub(crate) use self::segment::random;
 pub use self::snapshot::{
     Opened, Snapshot, UNLIMITED, adopt as adopt_snapshot, open as open_snapshot, open_file as open_snapshot_file,
     path_of as snapshot_path, save as save_snapshot, verify as verify_snapshot, write as write_snapshot,
 };
 pub use self::space::Space;
 use self::space::Spare;
+use crate::injected_bug::{InjectedBug, is_injected};
+use crate::platform::files::{self, File};
 
 /// The unit that a disk writes atomically, in bytes.
 pub(crate) const SECTOR: usize = 512;
@@ -229,11 +228,11 @@ pub struct Wal {
 /// Locks the folder against other processes.
 fn lock(folder: &Path) -> Result<File, Error> {
     let path = folder.join("lock");
-    let file = File::create(&path).map_err(io_error(&path, "cannot be created"))?;
-    match file.try_lock() {
+    let file = files::create(&path).map_err(io_error(&path, "cannot be created"))?;
+    match files::lock(&file) {
         Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::InUse(folder.to_owned())),
-        Err(std::fs::TryLockError::Error(source)) => Err(io_error(&path, "cannot be locked")(source)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Error::InUse(folder.to_owned())),
+        Err(error) => Err(io_error(&path, "cannot be locked")(error)),
     }
 }
 
@@ -352,7 +351,10 @@ impl Wal {
         }
         files::write_at(&self.file, &self.path, &buffer, self.offset)
             .map_err(io_error(&self.path, "cannot be written"))?;
-        files::sync_data(&self.file, &self.path).map_err(io_error(&self.path, "cannot be synced"))?;
+        let synced = files::sync_data(&self.file, &self.path);
+        if !is_injected(InjectedBug::IgnoreSyncErrors) {
+            synced.map_err(io_error(&self.path, "cannot be synced"))?;
+        }
         self.syncs += 1;
         self.offset += len;
         self.number += 1;
@@ -433,7 +435,7 @@ impl Wal {
 /// # Errors
 /// [`Error::Exists`], [`Error::Io`].
 pub(crate) fn check_absent(folder: &Path) -> Result<(), Error> {
-    if folder.exists() && !(segment::list(folder)?.is_empty() && snapshot::list(folder)?.is_empty()) {
+    if files::has_folder(folder) && !(segment::list(folder)?.is_empty() && snapshot::list(folder)?.is_empty()) {
         return Err(Error::Exists(folder.to_owned()));
     }
     Ok(())
@@ -462,6 +464,9 @@ pub(crate) fn rename_folder(from: &Path, to: &Path) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Io`]; the log remains usable.
 pub fn purge(folder: &Path, zxid: Zxid, segment: u64, needed_after: Option<Zxid>) -> Result<usize, Error> {
-    let kept = snapshot::purge(folder, zxid)?;
+    let kept = match snapshot::purge(folder, zxid)? {
+        _ if is_injected(InjectedBug::PurgeBeforeSave) => zxid,
+        kept => kept,
+    };
     segment::purge(folder, kept, segment, needed_after)
 }

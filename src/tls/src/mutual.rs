@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::{ClientTlsSettings, ServerTlsSettings, config};
@@ -66,7 +66,10 @@ impl MutualTls {
     ///
     /// # Errors
     /// An unusable file, an untrusted or unexpected certificate, or an I/O error.
-    pub async fn connect(&self, stream: TcpStream, name: &str) -> io::Result<TlsStream<TcpStream>> {
+    pub async fn connect<S>(&self, stream: S, name: &str) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         Ok(self.client()?.connect(name, stream).await?.into())
     }
@@ -75,7 +78,10 @@ impl MutualTls {
     ///
     /// # Errors
     /// An unusable file, a missing or untrusted certificate, or an I/O error.
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, PeerCertificate)> {
+    pub async fn accept<S>(&self, stream: S) -> io::Result<(TlsStream<S>, PeerCertificate)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let stream = self.server()?.accept(stream).await?;
         let presented = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let certificate = presented.map(|certificate| PeerCertificate(certificate.clone().into_owned()));

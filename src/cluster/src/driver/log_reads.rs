@@ -53,7 +53,7 @@ impl LogReads {
         let continued = self.readers.remove(&link).filter(|(of, last, _)| (*of, *last) == (session, after));
         let (folder, (count, bytes)) = (self.folder.clone(), self.limits);
         let ended = self.results.0.clone();
-        platform::run_blocking(move || {
+        let reading = platform::run_blocking(move || {
             let read = match continued {
                 Some((.., reader)) => read(reader, count, bytes),
                 None => match Reader::start(&folder, after) {
@@ -62,12 +62,15 @@ impl LogReads {
                     Err(error) => Err(error),
                 },
             };
-            let (reader, txns) = read.unwrap_or_else(|problem| {
+            read.unwrap_or_else(|problem| {
                 tracing::warn!(%problem, "failed to read the log for another instance, which gets a snapshot instead");
                 (None, Vec::new())
-            });
-            // The receiver is closed once the instance ends.
-            let _ = ended.blocking_send(LogRead { link, session, after, reader, txns });
+            })
+        });
+        platform::spawn(async move {
+            // It ends early only with the instance.
+            let Ok((reader, txns)) = reading.await else { return };
+            let _ = ended.send(LogRead { link, session, after, reader, txns }).await;
         });
     }
 

@@ -6,6 +6,7 @@ use prost::Message as _;
 
 use super::Driver;
 use crate::error::RequestError;
+use crate::injected_bug::{InjectedBug, is_injected};
 use crate::platform::Instant;
 use crate::request::{ClientRequest, Proposed, Reply, send_to_all};
 use crate::wire::Envelope;
@@ -85,7 +86,11 @@ impl Driver {
             return reply.send(Err(Refusal::Busy.into()));
         }
         let request = self.next_request();
-        self.pending.insert(request, Pending::Transaction(Waiting::Command(Instant::now(), number, reply)));
+        if is_injected(InjectedBug::RefuseAccepted) && number.is_multiple_of(64) {
+            reply.send(Err(Refusal::Busy.into()));
+        } else {
+            self.pending.insert(request, Pending::Transaction(Waiting::Command(Instant::now(), number, reply)));
+        }
         inputs.push(Input::Propose { request, payload, in_epoch, is_reserved });
     }
 
@@ -113,8 +118,8 @@ impl Driver {
 
     /// Answers reads whose transactions were given to the state thread.
     pub(super) fn answer_reads(&mut self) {
-        let delivered = self.delivered;
-        for (zxid, replies) in self.ready_reads.extract_if(.., |(zxid, _)| *zxid <= delivered) {
+        let (delivered, is_early) = (self.delivered, is_injected(InjectedBug::ReadTooEarly));
+        for (zxid, replies) in self.ready_reads.extract_if(.., |(zxid, _)| *zxid <= delivered || is_early) {
             self.state.answer(zxid, replies);
         }
     }

@@ -8,8 +8,9 @@ use tokio::sync::mpsc;
 use super::Driver;
 use crate::backup::BackupFile;
 use crate::error::with_causes;
+use crate::injected_bug::{InjectedBug, is_injected};
 use crate::machines::Frozen;
-use crate::platform::{self, Instant};
+use crate::platform::{self, Instant, files};
 use crate::request::{Reply, Saved};
 use crate::state::{Purpose, TXN_OVERHEAD};
 use crate::status::Stopped;
@@ -79,7 +80,7 @@ impl Driver {
         if is_time
             && !self.snapshots.is_running
             && self.stopped.is_none()
-            && let Some(summary) = self.zab.log_state().history().summary_at(self.delivered)
+            && let Some(summary) = self.zab.log_state().history().summary_at(self.snapshot_label())
         {
             self.apply_delivered();
             self.state.freeze(summary, Purpose::Snapshot);
@@ -87,10 +88,20 @@ impl Driver {
         }
         // A snapshot may only cover what is durable in this log; a commit may so far be durable elsewhere only.
         let end = self.log.status().end;
-        let is_durable = |summary: &Summary| end.is_some_and(|end| end >= summary.point.zxid);
+        let is_durable = |summary: &Summary| {
+            end.is_some_and(|end| end >= summary.point.zxid) || is_injected(InjectedBug::SaveUndurableSnapshot)
+        };
         if let Some((summary, frozen)) = self.snapshots.unsaved.take_if(|(summary, _)| is_durable(summary)) {
             self.save(summary, frozen);
         }
+    }
+
+    /// The transaction of a snapshot that is taken now.
+    fn snapshot_label(&self) -> Zxid {
+        let history = self.zab.log_state().history();
+        let later = || history.between(self.delivered, history.last()).next().map(|txn| txn.zxid);
+        let label = if is_injected(InjectedBug::LabelSnapshotLater) { later() } else { None };
+        label.unwrap_or(self.delivered)
     }
 
     pub(super) fn frozen(&mut self, summary: Summary, frozen: Frozen) {
@@ -101,6 +112,9 @@ impl Driver {
     fn save(&mut self, summary: Summary, frozen: Frozen) {
         let (folder, rate) = (self.settings.data.clone(), self.settings.snapshot_rate);
         let begun = Instant::now();
+        if is_injected(InjectedBug::PurgeBeforeSave) {
+            let _ = wal::purge(&folder, summary.point.zxid, self.log.status().segment, None);
+        }
         let report = StepReport { to: self.snapshots.steps.0.clone(), step: Step::Saved(None) };
         let writing = platform::run_in_background("snapshot", move || {
             let mut report = report;
@@ -194,7 +208,7 @@ impl Driver {
         // The one before is of no use if its synchronisation was abandoned: the history does not reach it.
         let abandoned = self.adopted.replace(zxid).filter(|before| *before != zxid);
         if let Some(before) = abandoned.filter(|before| *before > self.zab.log_state().history().last()) {
-            let _ = std::fs::remove_file(wal::snapshot_path(&self.settings.data, before));
+            let _ = files::remove(&wal::snapshot_path(&self.settings.data, before));
         }
         let adopted = match self.blobs.remove(&blob) {
             Some(path) => wal::adopt_snapshot(&self.settings.data, zxid, &path),

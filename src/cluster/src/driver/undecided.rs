@@ -12,6 +12,7 @@ use crossdock_zab::{Payload, Zxid};
 use prost::Message as _;
 
 use crate::error::RequestError;
+use crate::injected_bug::{InjectedBug, is_injected};
 use crate::machines::CLUSTER;
 use crate::platform::Instant;
 use crate::request::Reply;
@@ -62,6 +63,9 @@ impl Undecided {
 
     /// There is a leader, with whose history this instance is up to date.
     pub(super) fn leader_found(&mut self) {
+        if is_injected(InjectedBug::GiveUpTooEarly) {
+            self.fail(RequestError::Lost);
+        }
         self.is_marker_due = true;
     }
 

@@ -1,6 +1,5 @@
 //! A single connection: frames in both directions.
 
-use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use super::error::LinkError;
 use super::live::Registration;
 use super::outbox::Queued;
 use super::{Incoming, Outgoing, Transport};
+use crate::platform::files::{self, File};
 use crate::platform::{self, Instant};
 use crate::temporary_file::TemporaryFile;
 use crate::wal;
@@ -132,6 +132,7 @@ impl Frames {
             transfer: None,
         };
         let ended = tokio::select! {
+            biased;
             ended = receive(read, self.received, &mut receiver, registration) => ended,
             ended = sender.run(write, outgoing) => ended,
         };
@@ -176,7 +177,7 @@ struct Transfer {
 
 impl Transfer {
     fn start(session: Session, zxid: Zxid, path: PathBuf) -> Result<Self, LinkError> {
-        let file = File::open(&path).map_err(|error| LinkError::ReadSnapshot { path: path.clone(), error })?;
+        let file = files::open_to_read(&path).map_err(|error| LinkError::ReadSnapshot { path: path.clone(), error })?;
         Ok(Self { session, zxid, path, next: read_part(file), due: Instant::now() })
     }
 
@@ -407,7 +408,7 @@ impl Receiver<'_> {
         let mut incoming = match self.snapshot.take() {
             Some(incoming) => incoming,
             None => {
-                let file = File::create(&path).map_err(LinkError::StoreSnapshot)?;
+                let file = files::create(&path).map_err(LinkError::StoreSnapshot)?;
                 IncomingSnapshot { session, zxid, file, received: TemporaryFile::new(path) }
             }
         };
@@ -424,7 +425,8 @@ impl Receiver<'_> {
 /// Makes a received snapshot durable and verifies it.
 async fn verify(zxid: Zxid, path: PathBuf) -> Result<Summary, LinkError> {
     let checking = platform::run_blocking(move || {
-        let checked = File::open(&path).and_then(|file| file.sync_all()).map_err(LinkError::StoreSnapshot);
+        let checked =
+            files::open_to_read(&path).and_then(|file| files::sync_all(&file, &path)).map_err(LinkError::StoreSnapshot);
         checked.and_then(|()| match wal::verify_snapshot(zxid, &path) {
             Ok(Some(summary)) => Ok(summary),
             Ok(None) => Err(LinkError::DamagedSnapshot),

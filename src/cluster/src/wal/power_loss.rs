@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use crossdock_zab::{Blob, Epoch, LogState, Payload, Point, Summary, Txn, Write, Zxid};
 
-use super::files::{FileOp, mark, start_recording, stop_recording};
 use super::{Identity, Options, SECTOR, UNLIMITED, Wal, adopt_snapshot, purge, save_snapshot, snapshot_path};
+use crate::platform::files::{FileOp, mark, start_recording, stop_recording};
 
 const IDENTITY: Identity = Identity { cluster: 7, server: 1 };
 const SMALL: Options = Options { segment_len: 8 * SECTOR as u64 };
@@ -215,9 +215,9 @@ fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
                 save_snapshot(folder, &elsewhere, UNLIMITED, |to| to.write_all(b"state")).expect("a disk");
                 let incoming = snapshot_path(folder, elsewhere.point.zxid);
                 let sum = snapshot_of(&summary(zxid));
-                let file = super::files::create(&incoming).expect("a disk");
-                super::files::write_at(&file, &incoming, &sum, 0).expect("a disk");
-                super::files::sync_all(&file, &incoming).expect("a disk");
+                let file = crate::platform::files::create(&incoming).expect("a disk");
+                crate::platform::files::write_at(&file, &incoming, &sum, 0).expect("a disk");
+                crate::platform::files::sync_all(&file, &incoming).expect("a disk");
                 adopt_snapshot(folder, zxid, &incoming).expect("a disk");
                 let [accept, sync] = begin(epoch);
                 let install = Write::Install { summary: summary(zxid), blob: Blob(0) };

@@ -8,6 +8,7 @@ use crossdock_zab::{LogState, Txn, Write, Zxid};
 use super::batch::{self, BatchRead};
 use super::segment::{self, Header};
 use super::{Error, SECTOR, io_error};
+use crate::platform::files;
 
 /// Reads consecutive transactions after a position. It holds one segment in memory.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ impl Reader {
         Ok(Some(Self {
             folder: folder.to_owned(),
             number: header.number,
-            bytes: std::fs::read(path).map_err(io_error(path, "cannot be read"))?,
+            bytes: files::read(path).map_err(io_error(path, "cannot be read"))?,
             offset: SECTOR,
             batch: header.batch,
             chain: header.chain,
@@ -132,7 +133,7 @@ impl Reader {
     /// Opens the next segment. Returns false if there is none, or the current one was not read to its end.
     fn open_next(&mut self) -> Result<bool, Error> {
         let path = segment::path_of(&self.folder, self.number + 1);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match files::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(io_error(&path, "cannot be read")(error)),
@@ -148,7 +149,7 @@ impl Reader {
     /// Reads the segment again, which may have been written since. Returns whether there is another batch.
     fn read_again(&mut self) -> Result<bool, Error> {
         let path = self.path();
-        self.bytes = std::fs::read(&path).map_err(io_error(&path, "cannot be read"))?;
+        self.bytes = files::read(&path).map_err(io_error(&path, "cannot be read"))?;
         let rest = self.bytes.get(self.offset..).filter(|rest| !rest.is_empty());
         let next = rest.map(|rest| batch::read(rest, self.batch, (self.chain, self.salt)));
         Ok(matches!(next, Some(BatchRead::Whole { .. })))

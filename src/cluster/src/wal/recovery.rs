@@ -6,8 +6,9 @@ use crossdock_zab::{LogId, LogState, Write, Zxid};
 
 use super::batch::{self, BatchRead};
 use super::segment::{self, Header};
+use super::snapshot;
 use super::{Error, Identity, Opened, Options, Position, SECTOR, Wal, io_error, lock};
-use super::{files, snapshot};
+use crate::platform::files;
 
 /// A recovered log.
 #[derive(Debug)]
@@ -42,13 +43,13 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
         }
         Err(error) => return Err(error),
     };
-    let lock = lock(folder)?;
+    let mut lock = Some(lock(folder)?);
     let mut recovery: Option<Recovery> = None;
     let mut wal = None;
     for (at, (number, path)) in segments.iter().enumerate() {
         let is_last = at + 1 == segments.len();
         let damaged = |offset: usize, problem| Error::Damaged { path: path.clone(), offset: offset as u64, problem };
-        let bytes = std::fs::read(path).map_err(io_error(path, "cannot be read"))?;
+        let bytes = files::read(path).map_err(io_error(path, "cannot be read"))?;
         if segment::has_other_version(&bytes) {
             return Err(Error::Version(path.clone()));
         }
@@ -95,8 +96,9 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
             files::sync_all(&file, path).map_err(io_error(path, "cannot be synced"))?;
             let folder_file = files::open_folder(folder).map_err(io_error(folder, "cannot be opened"))?;
             files::sync_folder(&folder_file, folder).map_err(io_error(folder, "cannot be synced"))?;
-            let held = lock.try_clone().map_err(io_error(folder, "cannot be locked"))?;
-            let mut opened = Wal::at((folder, folder_file), options, (file, path.clone()), header, held);
+            // There is only one last segment.
+            let Some(lock) = lock.take() else { break };
+            let mut opened = Wal::at((folder, folder_file), options, (file, path.clone()), header, lock);
             opened.offset = end as u64;
             opened.number = recovery.batch;
             opened.chain = recovery.chain;

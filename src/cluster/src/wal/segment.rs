@@ -1,15 +1,14 @@
 //! Segments: zero-filled files of a fixed size, with a header sector.
 
-use std::fs::File;
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use crossdock_zab::{Epoch, LogId, Point, Zxid};
 
 use super::batch::{u32_at, u64_at};
-use super::{Error, Identity, NEEDED_SEGMENTS_MAX, Position, SECTOR, files, io_error};
+use super::{Error, Identity, NEEDED_SEGMENTS_MAX, Position, SECTOR, io_error};
+use crate::platform::files::{self, File};
+use crate::platform::random;
 
 const MAGIC: [u8; 8] = *b"CDKWAL02";
 /// The part of it that all versions of the format have in common.
@@ -44,12 +43,6 @@ pub(super) struct Header {
 /// A random number per segment, so that no payload can pass for a batch header.
 pub(super) fn salt() -> u32 {
     u32::try_from(random() >> 32).unwrap_or(0)
-}
-
-/// An unpredictable number.
-pub(crate) fn random() -> u64 {
-    // The standard library seeds its maps from the system's random numbers.
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
 /// Whether a segment was written by a release with another format of the log.
@@ -134,8 +127,7 @@ pub(super) fn path_of(folder: &Path, number: u64) -> PathBuf {
 /// The segments in a folder, oldest first.
 pub(super) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(io_error(folder, "cannot be read"))? {
-        let path = entry.map_err(io_error(folder, "cannot be read"))?.path();
+    for path in files::list(folder).map_err(io_error(folder, "cannot be read"))? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if let Some(number) = name.strip_prefix("log-").and_then(|number| u64::from_str_radix(number, 16).ok()) {
             found.push((number, path));
@@ -245,7 +237,7 @@ fn count_before(segments: &[(u64, PathBuf)], zxid: Zxid, current: u64) -> Result
 
 pub(super) fn read_header(path: &Path) -> Result<[u8; SECTOR], Error> {
     let mut bytes = [0; SECTOR];
-    let file = File::open(path).map_err(io_error(path, "cannot be opened"))?;
-    file.read_exact_at(&mut bytes, 0).map_err(io_error(path, "cannot be read"))?;
+    let file = files::open_to_read(path).map_err(io_error(path, "cannot be opened"))?;
+    files::read_at(&file, &mut bytes, 0).map_err(io_error(path, "cannot be read"))?;
     Ok(bytes)
 }

@@ -1,18 +1,20 @@
 //! The space for a log: how much is free, and the next segment, created in the background. It is the reserve of a log: if it cannot be created, the current
 //! segment still has room for what must be written, and the instance accepts no commands until there is space again.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::segment;
+use crate::platform::files::{self, File};
+use crate::platform::{self, Worker};
 
 /// How often the creation of a segment is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the free space is measured.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Free segments and snapshots below which the space is low.
 const LOW_SEGMENTS: u64 = 8;
@@ -69,13 +71,10 @@ impl Space {
     /// Measures the free space of a folder every second, on a thread of its own: a disk that hangs holds up nothing else.
     pub(super) fn watch(self: &Arc<Self>, folder: &Path) {
         let (this, folder) = (Arc::downgrade(self), folder.to_owned());
-        let watching = std::thread::Builder::new().name("space".to_owned()).spawn(move || {
-            while let Some(this) = this.upgrade() {
-                this.measure(&folder);
-                if !this.wait() {
-                    return;
-                }
-            }
+        let watching = platform::every("space", MEASURE_INTERVAL, move || {
+            let Some(this) = this.upgrade().filter(|this| !this.state().is_closing) else { return false };
+            this.measure(&folder);
+            true
         });
         if let Err(problem) = watching {
             tracing::warn!(%problem, "free space of the cluster log is not watched");
@@ -84,8 +83,7 @@ impl Space {
 
     fn measure(&self, folder: &Path) {
         // Where it cannot be measured, writes tell.
-        let Ok(found) = rustix::fs::statvfs(folder) else { return };
-        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        let Some(free) = files::free_space(folder) else { return };
         self.free.store(free, Ordering::Relaxed);
         let mark = self.low_mark.load(Ordering::Relaxed);
         let (is_low, path) = (free < mark, folder.display());
@@ -169,7 +167,7 @@ pub(super) struct Spare {
     path: PathBuf,
     len: u64,
     space: Arc<Space>,
-    thread: Option<JoinHandle<io::Result<File>>>,
+    thread: Option<Worker<io::Result<File>>>,
 }
 
 impl Spare {
@@ -177,16 +175,16 @@ impl Spare {
     pub(super) fn start(folder: &Path, len: u64, space: Arc<Space>) -> Self {
         let path = segment::spare_path(folder);
         let (to, shared) = (path.clone(), Arc::clone(&space));
-        let thread = std::thread::Builder::new().name("spare".to_owned()).spawn(move || shared.create(&to, len));
+        let thread = platform::spawn_worker("spare", move || shared.create(&to, len));
         // If there is no thread, it is created when it is needed.
         Self { path, len, space, thread: thread.ok() }
     }
 
     /// The file, which stays open, so that using it needs no file descriptor. Waits for it.
     pub(super) fn take(mut self) -> io::Result<File> {
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(created)) => created,
-            Some(Err(_)) | None => self.space.create(&self.path, self.len),
+        match self.thread.take().and_then(Worker::join) {
+            Some(created) => created,
+            None => self.space.create(&self.path, self.len),
         }
     }
 }

@@ -1,0 +1,88 @@
+//! The instance that the current code belongs to.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::task::Poll;
+
+use super::world::World;
+
+/// A run of an instance.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) world: World,
+    pub(super) server: u64,
+    /// Runs are numbered across all instances.
+    pub(super) run: u64,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Context>> = const { RefCell::new(None) };
+}
+
+/// The current instance.
+pub(super) fn current() -> Context {
+    let current = CURRENT.with_borrow(Clone::clone);
+    current.expect("code of an instance runs in one")
+}
+
+/// Restores the instance before.
+pub(super) struct Entered(Option<Context>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let before = self.0.take();
+        CURRENT.with_borrow_mut(|current| *current = before);
+    }
+}
+
+/// Makes an instance the current one until the returned value is dropped.
+pub(super) fn enter(context: Context) -> Entered {
+    Entered(CURRENT.with_borrow_mut(|current| current.replace(context)))
+}
+
+/// A task of an instance.
+struct InInstance<F> {
+    context: Context,
+    /// `None` only while it is dropped.
+    future: Option<Pin<Box<F>>>,
+}
+
+impl<F: Future> Future for InInstance<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<F::Output> {
+        let context = self.context.clone();
+        if !context.world.lock().may_run(&context, cx.waker()) {
+            return Poll::Pending;
+        }
+        let _entered = enter(context.clone());
+        let Some(future) = &mut self.future else { return Poll::Pending };
+        catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))).unwrap_or_else(|panic| {
+            context.world.violation(&format!("a task of instance {} has panicked", context.server));
+            resume_unwind(panic)
+        })
+    }
+}
+
+impl<F> Drop for InInstance<F> {
+    fn drop(&mut self) {
+        let _entered = enter(self.context.clone());
+        self.future = None;
+    }
+}
+
+/// A future that another task of the current instance runs.
+pub(crate) fn in_instance<F>(future: F) -> impl Future<Output = F::Output> + Send
+where
+    F: Future + Send,
+{
+    InInstance { context: current(), future: Some(Box::pin(future)) }
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "run {} of server {}", self.run, self.server)
+    }
+}

@@ -1,0 +1,226 @@
+//! A disk that loses what was not synced, as a whole or in part.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::random::Random;
+
+/// The unit that is written atomically, in bytes.
+const SECTOR: usize = 512;
+
+/// A change of names that may not be durable yet.
+#[derive(Debug, Clone)]
+enum Change {
+    Create(PathBuf, usize),
+    Rename(PathBuf, PathBuf),
+    Remove(PathBuf),
+}
+
+/// A file, under whatever name.
+#[derive(Debug, Default, Clone)]
+struct Inode {
+    content: Vec<u8>,
+    durable: Vec<u8>,
+    /// Sectors that were written since the last sync.
+    dirty: BTreeSet<usize>,
+    is_locked: bool,
+}
+
+type Names = BTreeMap<PathBuf, usize>;
+
+/// The disk of an instance.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    inodes: Vec<Inode>,
+    folders: BTreeSet<PathBuf>,
+    names: Names,
+    durable_names: Names,
+    unsynced: Vec<Change>,
+    /// Open files of earlier generations are closed.
+    pub(super) generation: u64,
+    /// The power fails at an operation of this name, any if it is empty, after so many others of it.
+    pub(super) power_fails_at: Option<(&'static str, u64)>,
+    /// The next sync fails.
+    pub(super) fails_sync: bool,
+    /// The next part of a received snapshot is stored with a wrong bit.
+    pub(super) damages_received: bool,
+    /// Maximum duration of a sync in milliseconds.
+    pub(super) sync_millis: u64,
+}
+
+fn change(names: &mut Names, one: &Change) {
+    match one {
+        Change::Create(path, inode) => {
+            names.insert(path.clone(), *inode);
+        }
+        Change::Rename(from, to) => {
+            if let Some(inode) = names.remove(from) {
+                names.insert(to.clone(), inode);
+            }
+        }
+        Change::Remove(path) => {
+            names.remove(path);
+        }
+    }
+}
+
+impl Disk {
+    pub(super) fn add_folder(&mut self, folder: &Path) {
+        self.folders.insert(folder.to_owned());
+    }
+
+    pub(super) fn has_folder(&self, folder: &Path) -> bool {
+        self.folders.contains(folder)
+    }
+
+    pub(super) fn list(&self, folder: &Path) -> Vec<PathBuf> {
+        self.names.keys().filter(|path| path.parent() == Some(folder)).cloned().collect()
+    }
+
+    pub(super) fn find(&self, path: &Path) -> io::Result<usize> {
+        self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn change(&mut self, one: Change) {
+        change(&mut self.names, &one);
+        self.unsynced.push(one);
+    }
+
+    /// Creates a file, or makes an existing one empty.
+    pub(super) fn create(&mut self, path: &Path) -> usize {
+        if let Ok(inode) = self.find(path) {
+            let file = &mut self.inodes[inode];
+            file.content.clear();
+            file.dirty.clear();
+            return inode;
+        }
+        self.inodes.push(Inode::default());
+        let inode = self.inodes.len() - 1;
+        self.change(Change::Create(path.to_owned(), inode));
+        inode
+    }
+
+    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.find(from)?;
+        self.change(Change::Rename(from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
+        self.find(path)?;
+        self.change(Change::Remove(path.to_owned()));
+        Ok(())
+    }
+
+    pub(super) fn lock(&mut self, inode: usize) -> io::Result<()> {
+        if std::mem::replace(&mut self.inodes[inode].is_locked, true) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn unlock(&mut self, inode: usize) {
+        self.inodes[inode].is_locked = false;
+    }
+
+    pub(super) fn content(&self, inode: usize) -> &[u8] {
+        &self.inodes[inode].content
+    }
+
+    pub(super) fn write(&mut self, inode: usize, bytes: &[u8], offset: usize) {
+        let file = &mut self.inodes[inode];
+        let end = offset + bytes.len();
+        if file.content.len() < end {
+            file.content.resize(end, 0);
+        }
+        file.content[offset..end].copy_from_slice(bytes);
+        file.dirty.extend(offset / SECTOR..end.div_ceil(SECTOR));
+    }
+
+    pub(super) fn sync(&mut self, inode: usize) {
+        let Inode { content, durable, dirty, .. } = &mut self.inodes[inode];
+        durable.resize(content.len(), 0);
+        for sector in std::mem::take(dirty) {
+            copy_sector(content, durable, sector);
+        }
+    }
+
+    /// Syncs a file, and fails: some sectors are durable, and the others will not be written by a later sync, either.
+    pub(super) fn fail_sync(&mut self, inode: usize, random: &mut Random) -> io::Error {
+        let Inode { content, durable, dirty, .. } = &mut self.inodes[inode];
+        durable.resize(content.len(), 0);
+        for sector in std::mem::take(dirty) {
+            if random.one_in(2) {
+                copy_sector(content, durable, sector);
+            }
+        }
+        io::Error::other("input/output error")
+    }
+
+    pub(super) fn sync_names(&mut self) {
+        self.durable_names = self.names.clone();
+        self.unsynced.clear();
+    }
+
+    /// No failure is to come.
+    pub(super) fn calm_down(&mut self) {
+        (self.power_fails_at, self.fails_sync, self.damages_received) = (None, false, false);
+    }
+
+    /// Closes all files; what was written stays.
+    pub(super) fn close_all(&mut self) {
+        self.generation += 1;
+        (self.power_fails_at, self.fails_sync) = (None, false);
+        for inode in &mut self.inodes {
+            inode.is_locked = false;
+        }
+    }
+
+    /// Loses what was not synced, but for some of it.
+    pub(super) fn lose_power(&mut self, random: &mut Random) {
+        self.close_all();
+        let mut names = self.durable_names.clone();
+        let in_order = random.one_in(2);
+        let kept = random.index(self.unsynced.len() + 1);
+        for (at, one) in self.unsynced.iter().enumerate() {
+            if if in_order { at < kept } else { random.one_in(2) } {
+                change(&mut names, one);
+            }
+        }
+        // A file may have the length of either, and each sector the content of either.
+        let mut inodes = Vec::new();
+        for inode in names.values_mut() {
+            let Inode { content, durable, dirty, .. } = &self.inodes[*inode];
+            let len = if random.one_in(2) { content.len() } else { durable.len() };
+            let mut left = durable.clone();
+            left.resize(len, 0);
+            for sector in dirty {
+                if random.one_in(2) {
+                    copy_sector(content, &mut left, *sector);
+                }
+            }
+            *inode = inodes.len();
+            inodes.push(Inode { durable: left.clone(), content: left, ..Inode::default() });
+        }
+        self.inodes = inodes;
+        self.durable_names = names.clone();
+        self.names = names;
+        self.unsynced.clear();
+    }
+
+    /// Loses everything.
+    pub(super) fn wipe(&mut self) {
+        let generation = self.generation + 1;
+        *self = Self { generation, sync_millis: self.sync_millis, ..Self::default() };
+    }
+}
+
+/// Copies what both have of a sector.
+fn copy_sector(from: &[u8], to: &mut [u8], sector: usize) {
+    let end = ((sector + 1) * SECTOR).min(from.len()).min(to.len());
+    let begin = sector * SECTOR;
+    if begin < end {
+        to[begin..end].copy_from_slice(&from[begin..end]);
+    }
+}

@@ -1,0 +1,180 @@
+//! Clients of the instances.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossdock_cluster::{Proposal, RequestError};
+use crossdock_zab::Zxid;
+use tokio::task::JoinSet;
+
+use crate::journal::{command, decode_answer};
+use crate::servers::Servers;
+
+/// Clients of instances, until they are stopped.
+pub(crate) struct Clients {
+    tasks: JoinSet<()>,
+    is_over: Arc<AtomicBool>,
+}
+
+/// Commands are numbered across all clients.
+#[derive(Clone, Default)]
+struct Numbers(Arc<AtomicU64>);
+
+impl Numbers {
+    fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+impl Clients {
+    pub(crate) fn start(servers: &Servers) -> Self {
+        let (mut tasks, is_over, numbers) = (JoinSet::new(), Arc::<AtomicBool>::default(), Numbers::default());
+        let world = &servers.world;
+        let pause = [5, 20, 60][usize::try_from(world.below(3)).unwrap_or(0)];
+        for _ in 0..2 + world.below(4) {
+            let client = Client { servers: servers.clone(), numbers: numbers.clone(), pause, seen: BTreeMap::new() };
+            tasks.spawn(client.run(Arc::clone(&is_over)));
+        }
+        for _ in 0..world.below(3) {
+            let client = Client { servers: servers.clone(), numbers: numbers.clone(), pause, seen: BTreeMap::new() };
+            tasks.spawn(client.run_numbered(Arc::clone(&is_over)));
+        }
+        Self { tasks, is_over }
+    }
+
+    /// Waits until all have got the answers to their last requests.
+    pub(crate) async fn stop(mut self, servers: &Servers) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(60), ended).await.is_err() {
+            servers.world.violation("a request is never answered");
+        }
+    }
+}
+
+struct Client {
+    servers: Servers,
+    numbers: Numbers,
+    /// Maximum milliseconds between two requests.
+    pause: u64,
+    /// The number of commands last seen in each run of an instance.
+    seen: BTreeMap<u64, usize>,
+}
+
+impl Client {
+    async fn pause(&self) {
+        tokio::time::sleep(Duration::from_millis(1 + self.servers.world.below(self.pause))).await;
+    }
+
+    async fn run(mut self, is_over: Arc<AtomicBool>) {
+        while !is_over.load(Ordering::Relaxed) {
+            self.pause().await;
+            match self.servers.world.below(10) {
+                0..5 => self.write().await,
+                5 => self.write_many().await,
+                6..9 => self.read().await,
+                _ => self.look(),
+            }
+        }
+    }
+
+    fn proposal(&self, number: u64) -> Proposal {
+        let world = &self.servers.world;
+        let padding = usize::try_from(world.below(self.servers.plan.padding)).unwrap_or(0);
+        let proposal = Proposal::new(command(number, padding));
+        if world.below(8) == 0 { proposal.reserved() } else { proposal }
+    }
+
+    /// Notes the outcome of a command.
+    fn note(&self, number: u64, outcome: Result<(Zxid, bytes::Bytes), RequestError>) {
+        let record = &self.servers.record;
+        match outcome {
+            Ok((zxid, answer)) => match decode_answer(answer) {
+                Some(answer) => record.answered(number, zxid, answer),
+                None => self.servers.world.violation(&format!("command {number} has no answer")),
+            },
+            Err(RequestError::Refused(_) | RequestError::ReadOnly | RequestError::Lost) => record.refused(number),
+            Err(RequestError::Unknown | RequestError::Ended | RequestError::Client(_)) => {}
+        }
+    }
+
+    async fn write(&self) {
+        let Some((_, replica)) = self.servers.draw() else { return };
+        let number = self.numbers.next();
+        let outcome = replica.propose_as(self.proposal(number)).await;
+        self.note(number, outcome);
+    }
+
+    async fn write_many(&self) {
+        let Some((_, replica)) = self.servers.draw() else { return };
+        let count = 2 + self.servers.world.below(8);
+        let numbers: Vec<u64> = (0..count).map(|_| self.numbers.next()).collect();
+        let proposals = numbers.iter().map(|number| self.proposal(*number)).collect();
+        let outcomes = replica.propose_many(proposals).await;
+        let places: Vec<usize> = outcomes
+            .iter()
+            .filter_map(|outcome| decode_answer(outcome.as_ref().ok()?.1.clone()).map(|(_, place)| place))
+            .collect();
+        if !places.is_sorted() {
+            self.servers.world.violation(&format!("commands {numbers:?} are executed in another order"));
+        }
+        for (number, outcome) in numbers.into_iter().zip(outcomes) {
+            self.note(number, outcome);
+        }
+    }
+
+    async fn read(&self) {
+        let Some((_, replica)) = self.servers.draw() else { return };
+        let record = &self.servers.record;
+        let least = record.least();
+        if let Ok(view) = replica.read().await {
+            record.read(view.0.len(), least);
+        }
+    }
+
+    /// What one run of an instance shows never goes back.
+    fn look(&mut self) {
+        let Some((id, replica)) = self.servers.draw() else { return };
+        let Some(run) = self.servers.world.run_of(id) else { return };
+        let len = replica.view().0.len();
+        let seen = self.seen.insert(run, len).unwrap_or(0);
+        if len < seen {
+            self.servers.world.violation(&format!("instance {id} shows {len} commands, after {seen}"));
+        }
+    }
+
+    /// Sends each command until it is executed, through whatever instance.
+    async fn run_numbered(self, is_over: Arc<AtomicBool>) {
+        let world = &self.servers.world;
+        while !is_over.load(Ordering::Relaxed) {
+            self.pause().await;
+            let Some((_, replica)) = self.servers.draw() else { continue };
+            let Ok(client) = replica.open_client().await else { continue };
+            let mut number = 1;
+            let mut id = self.numbers.next();
+            while !is_over.load(Ordering::Relaxed) {
+                self.pause().await;
+                let Some((_, replica)) = self.servers.draw() else { continue };
+                let outcome = replica.propose_as(self.proposal(id).numbered(client, number)).await;
+                match outcome {
+                    Ok((zxid, answer)) => {
+                        self.note(id, Ok((zxid, answer)));
+                        number += 1;
+                        id = self.numbers.next();
+                        if world.below(20) == 0 {
+                            let _ = replica.close_client(client).await;
+                            break;
+                        }
+                    }
+                    // Sent again with the same number, it is executed at most once.
+                    Err(RequestError::Client(problem)) => {
+                        world.violation(&format!("number {number} of client {client}: {problem}"));
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+}

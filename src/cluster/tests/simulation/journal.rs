@@ -1,0 +1,102 @@
+//! The replicated state: the list of all commands.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use crossdock_cluster::platform::simulated::delay;
+use crossdock_cluster::{Command, InvalidState, Outbox, StateMachine, View};
+use crossdock_zab::Zxid;
+use rpds::VectorSync;
+
+use crate::record::{Entry, Record};
+
+/// Bytes of an entry in a snapshot.
+const ENTRY_LEN: usize = 24;
+
+/// A command of this number, with padding.
+pub(crate) fn command(number: u64, padding: usize) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(8 + padding);
+    bytes.put_u64_le(number);
+    bytes.put_bytes(7, padding);
+    bytes.freeze()
+}
+
+/// The command and its place that an answer names.
+pub(crate) fn decode_answer(mut answer: Bytes) -> Option<(u64, usize)> {
+    if answer.len() != 16 {
+        return None;
+    }
+    let command = answer.get_u64_le();
+    Some((command, usize::try_from(answer.get_u64_le()).ok()?))
+}
+
+/// All commands so far.
+#[derive(Clone)]
+pub(crate) struct Commands(pub(crate) VectorSync<Entry>);
+
+impl View for Commands {
+    fn write_to(&self, to: &mut dyn Write) -> io::Result<()> {
+        for entry in &self.0 {
+            to.write_all(&entry.command.to_le_bytes())?;
+            to.write_all(&entry.zxid.to_u64().to_le_bytes())?;
+            to.write_all(&entry.time.to_le_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// The list of all commands.
+pub(crate) struct Journal {
+    server: u64,
+    record: Record,
+    commands: VectorSync<Entry>,
+    /// How long a batch takes.
+    takes: Duration,
+}
+
+impl Journal {
+    pub(crate) fn new(server: u64, record: Record, takes: Duration) -> Self {
+        Self { server, record, commands: VectorSync::new_sync(), takes }
+    }
+}
+
+impl StateMachine for Journal {
+    type View = Commands;
+    type Event = ();
+
+    fn apply(&mut self, commands: &[Command], outbox: &mut Outbox<()>) {
+        delay(self.takes);
+        for (at, command) in commands.iter().enumerate() {
+            let mut payload = command.payload.clone();
+            let entry = Entry { command: payload.get_u64_le(), zxid: command.zxid, time: command.time };
+            let place = self.commands.len();
+            self.record.applied(self.server, place, entry);
+            self.commands.push_back_mut(entry);
+            let mut answer = BytesMut::with_capacity(16);
+            answer.put_u64_le(entry.command);
+            answer.put_u64_le(place as u64);
+            outbox.answer(at, answer.freeze());
+        }
+    }
+
+    fn view(&self) -> Commands {
+        Commands(self.commands.clone())
+    }
+
+    fn restore(&mut self, state: Option<&mut dyn Read>) -> Result<(), InvalidState> {
+        let mut bytes = Vec::new();
+        if let Some(from) = state {
+            from.read_to_end(&mut bytes).map_err(|problem| InvalidState(problem.into()))?;
+        }
+        let mut entries = Vec::with_capacity(bytes.len() / ENTRY_LEN);
+        for mut entry in bytes.chunks_exact(ENTRY_LEN) {
+            let command = entry.get_u64_le();
+            let zxid = Zxid::from_u64(entry.get_u64_le());
+            entries.push(Entry { command, zxid, time: entry.get_u64_le() });
+        }
+        self.record.restored(self.server, &entries);
+        self.commands = entries.into_iter().collect();
+        Ok(())
+    }
+}

@@ -1,0 +1,239 @@
+//! The instances of a simulation.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crossdock_cluster::platform::simulated::{Crash, World};
+use crossdock_cluster::{MachineId, Machines, Member, Node, Replica, Settings, Status, Stopped, wal};
+use crossdock_zab::{MemberChange, Role, ServerId};
+
+use crate::journal::Journal;
+use crate::record::Record;
+
+const JOURNAL: MachineId = MachineId(1);
+/// How long an instance is waited for that ends.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a change of the voters is waited for.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What one simulation differs in from others.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// The instances, of which all vote.
+    pub(crate) servers: u64,
+    pub(crate) segment_len: u64,
+    pub(crate) snapshot_every: u64,
+    /// Bytes per second.
+    pub(crate) snapshot_rate: u64,
+    pub(crate) outcome_timeout: Duration,
+    /// Maximum bytes of a command.
+    pub(crate) padding: u64,
+    /// The time that a batch of commands takes to apply.
+    pub(crate) takes: Duration,
+}
+
+impl Plan {
+    pub(crate) fn draw(world: &World) -> Self {
+        let one_of = |choices: &[u64]| choices[usize::try_from(world.below(choices.len() as u64)).unwrap_or(0)];
+        world.set_latency(one_of(&[0, 1, 3, 10]));
+        let plan = Self {
+            servers: one_of(&[1, 3, 3, 3, 3, 5]),
+            segment_len: one_of(&[8, 16, 64]) << 10,
+            snapshot_every: one_of(&[15, 40, 120, 1_000]),
+            snapshot_rate: one_of(&[200_000, 1 << 20, 64 << 20]),
+            outcome_timeout: Duration::from_millis(one_of(&[500, 3_000, 10_000])),
+            padding: one_of(&[20, 200, 1_500]),
+            takes: Duration::from_millis(one_of(&[0, 0, 0, 3])),
+        };
+        for server in plan.ids() {
+            world.set_sync_time(server, one_of(&[0, 2, 10, 30]));
+            world.set_clock_lead(server, one_of(&[0, 0, 50, 5_000]));
+        }
+        plan
+    }
+
+    pub(crate) fn ids(&self) -> RangeInclusive<u64> {
+        1..=self.servers
+    }
+}
+
+/// A running instance.
+struct Running {
+    node: Node,
+    replica: Replica<Journal>,
+    /// Instances whose log fails stop.
+    may_fail: bool,
+}
+
+/// The instances of a simulation. Clones are the same ones.
+#[derive(Clone)]
+pub(crate) struct Servers {
+    pub(crate) world: World,
+    pub(crate) plan: Plan,
+    pub(crate) record: Record,
+    running: Arc<Mutex<BTreeMap<u64, Running>>>,
+}
+
+impl Servers {
+    pub(crate) fn new(world: World, plan: Plan) -> Self {
+        let record = Record::new(world.clone());
+        Self { world, plan, record, running: Arc::default() }
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<u64, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settings(&self, id: u64) -> Settings {
+        let member = |id: u64| {
+            let port = 7_000 + u16::try_from(id).unwrap_or(0);
+            (ServerId(id), Member { address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into(), votes: true })
+        };
+        let members = self.plan.ids().map(member).collect();
+        let mut settings = Settings::new("simulated", ServerId(id), members, PathBuf::from("/data"));
+        settings.create = true;
+        settings.log = wal::Options { segment_len: self.plan.segment_len };
+        settings.snapshot_every = self.plan.snapshot_every;
+        settings.snapshot_rate = self.plan.snapshot_rate;
+        settings.outcome_timeout = self.plan.outcome_timeout;
+        settings
+    }
+
+    /// Starts an instance that does not run.
+    pub(crate) async fn start(&self, id: u64) {
+        self.world.ended().await;
+        self.world.note(&format!("start {id}"));
+        let settings = self.settings(id);
+        let mut machines = Machines::new();
+        let journal = Journal::new(id, self.record.clone(), self.plan.takes);
+        let started = self.world.start(id, || {
+            let published = machines.add(JOURNAL, journal);
+            let node = Node::start(&settings, machines)?;
+            let replica = node.replica(&published);
+            Ok::<_, crossdock_cluster::StartError>(Running { node, replica, may_fail: false })
+        });
+        match started {
+            Ok(running) => {
+                self.running().insert(id, running);
+            }
+            // The power failed while it started.
+            Err(_) if !self.world.is_up(id) => {}
+            Err(problem) => {
+                self.world.crash(id, Crash::Process);
+                let problem = crossdock_cluster::with_causes(&problem);
+                self.world.violation(&format!("instance {id} cannot start: {problem}"));
+            }
+        }
+    }
+
+    /// Crashes an instance.
+    pub(crate) fn crash(&self, id: u64, crash: Crash) {
+        self.world.crash(id, crash);
+        self.note_crashes();
+    }
+
+    /// Drops what is left of instances that do not run any more.
+    fn note_crashes(&self) {
+        let gone = self.running().extract_if(.., |id, _| !self.world.is_up(*id)).collect::<Vec<_>>();
+        drop(gone);
+    }
+
+    /// Ends an instance in order.
+    pub(crate) async fn shut_down(&self, id: u64) {
+        let running = self.running().remove(&id);
+        if let Some(running) = running {
+            // The power may fail meanwhile.
+            let ending = self.world.run_in(id, running.node.shut_down());
+            let _ = tokio::time::timeout(Duration::from_secs(10), ending).await;
+        }
+        self.world.resume(id);
+        if tokio::time::timeout(END_TIMEOUT, self.world.stopped(id)).await.is_err() {
+            // Its process does not wait for a slow disk.
+            self.world.crash(id, Crash::Process);
+        }
+    }
+
+    /// The next sync of an instance fails, which ends it.
+    pub(crate) fn fail_sync(&self, id: u64) {
+        if let Some(running) = self.running().get_mut(&id) {
+            running.may_fail = true;
+            self.world.fail_sync(id);
+        }
+    }
+
+    /// The users of an instance that runs.
+    pub(crate) fn replica(&self, id: u64) -> Option<Replica<Journal>> {
+        self.running().get(&id).map(|running| running.replica.clone())
+    }
+
+    pub(crate) fn status(&self, id: u64) -> Option<Status> {
+        self.replica(id).map(|replica| replica.status())
+    }
+
+    /// An instance with a user, drawn from those that run.
+    pub(crate) fn draw(&self) -> Option<(u64, Replica<Journal>)> {
+        let running = self.running();
+        let at = usize::try_from(self.world.below(running.len() as u64)).unwrap_or(0);
+        running.iter().nth(at).map(|(id, running)| (*id, running.replica.clone()))
+    }
+
+    /// Whether all instances run, and one leads the others, each with the log that it votes with.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_whole_without(None)
+    }
+
+    /// The same for all but one instance.
+    pub(crate) fn is_whole_without(&self, without: Option<u64>) -> bool {
+        let ids = self.plan.ids().filter(|id| Some(*id) != without);
+        let statuses: Vec<Option<Status>> = ids.map(|id| self.status(id)).collect();
+        let follows = |status: &Status| {
+            let membership = status.membership.as_ref();
+            let votes = membership.is_some_and(|membership| membership.is_voter(status.id, status.log));
+            let is_replaced = membership.is_some_and(|membership| !membership.replacing.is_empty());
+            !matches!(status.role, Role::Looking) && votes && !is_replaced
+        };
+        statuses.iter().all(|status| status.as_ref().is_some_and(follows))
+    }
+
+    /// Changes the voters, through any instance. It may fail.
+    pub(crate) async fn change_members(&self, change: MemberChange) {
+        let Some((_, replica)) = self.draw() else { return };
+        let changing = replica.change_members(change);
+        let changed = tokio::time::timeout(CHANGE_TIMEOUT, changing).await;
+        self.world.note(&format!("{change:?}: {changed:?}"));
+    }
+
+    /// Adds the instances that do not vote.
+    pub(crate) async fn add_voters(&self) {
+        for id in self.plan.ids() {
+            let status = self.draw().map(|(_, replica)| replica.status());
+            let membership = status.and_then(|status| status.membership);
+            if membership.is_some_and(|membership| !membership.voters.contains_key(&ServerId(id))) {
+                self.change_members(MemberChange::Add(ServerId(id))).await;
+            }
+        }
+    }
+
+    /// Notes instances that have ended by themselves, and checks that they had a reason. Returns those that do not run.
+    pub(crate) async fn down(&self) -> Vec<u64> {
+        self.note_crashes();
+        let stopped: Vec<(u64, Stopped, bool)> = {
+            let running = self.running();
+            let stopped = running
+                .iter()
+                .filter_map(|(id, running)| Some((*id, running.replica.status().stopped?, running.may_fail)));
+            stopped.collect()
+        };
+        for (id, stopped, may_fail) in stopped {
+            if !(may_fail && matches!(stopped, Stopped::Log(_))) {
+                self.world.violation(&format!("instance {id} has stopped: {stopped:?}"));
+            }
+            self.shut_down(id).await;
+        }
+        self.plan.ids().filter(|id| !self.world.is_up(*id)).collect()
+    }
+}
