@@ -55,13 +55,12 @@ impl Checker<'_> {
         let known: Vec<Type> =
             types.iter().map(|ty| if has_overloads { self.unifier.resolved_or_dyn(ty) } else { ty.clone() }).collect();
         for signature in signatures.iter().filter(|signature| signature.is_method == is_method) {
-            if let Some(ty) = self.unifier.call_result(signature, &known) {
+            if let Some(found) = self.unifier.call_result(signature, &known) {
                 result = Some(match result {
-                    None => ty,
-                    Some(before) => self.unifier.join(&before, &ty).unwrap_or(Type::Dyn),
+                    None => found.result,
+                    Some(before) => self.unifier.join(&before, &found.result).unwrap_or(Type::Dyn),
                 });
-                // Only arguments of unknown type match several overloads.
-                if known.iter().all(|ty| !matches!(self.unifier.resolved(ty), Type::Dyn)) {
+                if found.is_certain {
                     break;
                 }
             }

@@ -10,6 +10,15 @@ pub(super) struct Unifier {
     bindings: Vec<Option<Type>>,
     /// Bound variables in order, for rolling back.
     trail: Vec<u32>,
+    /// Set if a value of unknown type is assigned to a known type.
+    is_guessed: bool,
+}
+
+/// A call that matches a signature.
+pub(super) struct Match {
+    pub(super) result: Type,
+    /// Whether the types of the arguments are known well enough to exclude the signatures that follow.
+    pub(super) is_certain: bool,
 }
 
 impl Unifier {
@@ -94,7 +103,11 @@ impl Unifier {
         match (self.substituted(actual), self.substituted(expected)) {
             (Type::Param(left), Type::Param(right)) if left == right => true,
             (Type::Param(number), other) | (other, Type::Param(number)) => self.bind(number, &other),
-            (Type::Dyn, _) | (_, Type::Dyn) => true,
+            (_, Type::Dyn) => true,
+            (Type::Dyn, _) => {
+                self.is_guessed = true;
+                true
+            }
             (Type::Null, expected) => matches!(
                 expected,
                 Type::Null
@@ -155,24 +168,33 @@ impl Unifier {
         Some(wider(&self.resolved(&left), &self.resolved(&right)))
     }
 
-    /// The result type of a call, if its arguments match the signature.
-    pub(super) fn call_result(&mut self, signature: &Signature, arguments: &[Type]) -> Option<Type> {
+    /// The result of a call, if its arguments match the signature.
+    ///
+    /// Each argument binds the type parameters on its own. A parameter is the common type of all arguments: with an `int` and a value of
+    /// unknown type, the result is of unknown type.
+    pub(super) fn call_result(&mut self, signature: &Signature, arguments: &[Type]) -> Option<Match> {
         let least = signature.params.len();
         let most = if signature.is_variadic { usize::MAX } else { least };
         if arguments.len() < least || arguments.len() > most {
             return None;
         }
         let before = self.mark();
-        let variables = [self.fresh(), self.fresh()];
+        let mut is_certain = true;
+        let mut variables = [self.fresh(), self.fresh()];
         for (at, argument) in arguments.iter().enumerate() {
             let param = signature.params.get(at).or(signature.params.last())?;
-            let param = instantiate(param, &variables);
-            if !self.is_assignable(argument, &param) {
+            let own = [self.fresh(), self.fresh()];
+            self.is_guessed = false;
+            let is_match = self.is_assignable(argument, &instantiate(param, &own));
+            is_certain &= !self.is_guessed;
+            let joined = [self.join(&variables[0], &own[0]), self.join(&variables[1], &own[1])];
+            let (true, [Some(first), Some(second)]) = (is_match, joined) else {
                 self.roll_back(before);
                 return None;
-            }
+            };
+            variables = [first, second];
         }
-        Some(self.resolved(&instantiate(&signature.result, &variables)))
+        Some(Match { result: self.resolved(&instantiate(&signature.result, &variables)), is_certain })
     }
 }
 

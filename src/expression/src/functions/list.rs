@@ -40,7 +40,11 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function {
         name: "flatten",
         group: "Lists and maps",
-        signatures: &["list(dyn).flatten() -> list(dyn)", "list(dyn).flatten(int) -> list(dyn)"],
+        signatures: &[
+            "list(list(A)).flatten() -> list(A)",
+            "list(A).flatten() -> list(A)",
+            "list(dyn).flatten(int) -> list(dyn)",
+        ],
         description: "The list with nested lists replaced by their elements, one level deep or as many as given.",
         cost: "the number of elements",
         examples: &[("[1, [2, [3]]].flatten()", "[1, 2, [3]]"), ("[1, [2, [3]]].flatten(2)", "[1, 2, 3]")],
@@ -83,7 +87,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function {
         name: "zip",
         group: "Lists and maps",
-        signatures: &["list(A).zip(list(B)) -> list(list(dyn))"],
+        signatures: &["list(A).zip(list(A)) -> list(list(A))", "list(A).zip(list(B)) -> list(list(dyn))"],
         description: "Pairs of elements at the same index, up to the length of the shorter list.",
         cost: "the shorter length",
         examples: &[("[1, 2].zip(['a', 'b'])", "[[1, 'a'], [2, 'b']]")],
