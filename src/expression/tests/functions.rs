@@ -37,6 +37,29 @@ fn all_examples_of_the_reference_hold() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Evaluates a source without variables.
+fn evaluated(source: &str) -> Result<String, String> {
+    let program =
+        Program::compile(source, &environment()).unwrap_or_else(|problems| panic!("{}", problems[0].show(source)));
+    let budget = Budget::new(Instant::now() + Duration::from_secs(60));
+    let value = program.evaluate(&[], &budget, &FixedHost::default());
+    value.map(|value| format!("{value:?}")).map_err(|failure| failure.to_string())
+}
+
+#[test]
+fn base64_has_complete_padding_or_none() {
+    for (text, expected) in [("YWI=", "ab"), ("YWI", "ab"), ("YQ==", "a"), ("YQ", "a"), ("YW\\nI=", "ab"), ("", "")] {
+        assert_eq!(
+            evaluated(&format!("string(base64.decode('{text}'))")),
+            evaluated(&format!("'{expected}'")),
+            "{text}"
+        );
+    }
+    for text in ["YQ=", "YQ===", "YWI==", "YWJj=", "=", "YQ==YQ==", "Y", "Y==="] {
+        assert!(evaluated(&format!("base64.decode('{text}')")).is_err(), "{text}");
+    }
+}
+
 #[test]
 fn values_are_small() {
     assert!(size_of::<Val<'_>>() <= 48, "{}", size_of::<Val<'_>>());

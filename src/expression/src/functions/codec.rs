@@ -1,5 +1,7 @@
 //! Encodings, digests and random values.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
@@ -11,13 +13,14 @@ use super::{Call, Function, bytes_at, take, text_at};
 use crate::failure::Outcome;
 use crate::value::Val;
 
-/// Lenient like other implementations of CEL: padding is optional, and bits after the last byte are ignored.
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_allow_trailing_bits(true)
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
+/// Like other implementations of CEL: complete padding or none, and bits after the last byte are ignored.
+const PADDED: GeneralPurpose = decoder(DecodePaddingMode::RequireCanonical);
+const UNPADDED: GeneralPurpose = decoder(DecodePaddingMode::RequireNone);
+
+const fn decoder(padding: DecodePaddingMode) -> GeneralPurpose {
+    let config = GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true).with_decode_padding_mode(padding);
+    GeneralPurpose::new(&alphabet::STANDARD, config)
+}
 
 pub(super) const FUNCTIONS: &[Function] = &[
     Function {
@@ -43,12 +46,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
         run: |call, arguments| {
             let text = text_at(call, arguments, 0)?;
             call.charge_output(text.len())?;
-            let decoded = if text.contains(['\r', '\n']) {
-                LENIENT.decode(text.replace(['\r', '\n'], ""))
-            } else {
-                LENIENT.decode(&**text)
-            };
-            decoded.map(Val::bytes).map_err(|_| call.fail("the string is not base64"))
+            let text: Cow<'_, str> =
+                if text.contains(['\r', '\n']) { text.replace(['\r', '\n'], "").into() } else { (&**text).into() };
+            let decoder = if text.ends_with('=') { &PADDED } else { &UNPADDED };
+            decoder.decode(&*text).map(Val::bytes).map_err(|_| call.fail("the string is not base64"))
         },
     },
     Function {
