@@ -203,8 +203,7 @@ impl<'v> Val<'v> {
             Self::Duration(span) => span.seconds == 0 && span.nanos == 0,
             Self::List(list) => list.is_empty(),
             Self::Map(map) => map.is_empty(),
-            Self::Type(_) => false,
-            Self::Optional(inner) => inner.is_none(),
+            Self::Type(_) | Self::Optional(_) => false,
         }
     }
 }

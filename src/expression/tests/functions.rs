@@ -61,6 +61,14 @@ fn base64_has_complete_padding_or_none() {
 }
 
 #[test]
+fn an_optional_is_no_zero_value() {
+    for inner in ["optional.none()", "optional.of(0)"] {
+        let source = format!("optional.ofNonZeroValue({inner}).hasValue()");
+        assert_eq!(evaluated(&source), evaluated("true"), "{source}");
+    }
+}
+
+#[test]
 fn values_are_small() {
     assert!(size_of::<Val<'_>>() <= 48, "{}", size_of::<Val<'_>>());
 }
