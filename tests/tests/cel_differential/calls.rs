@@ -456,7 +456,10 @@ impl Generator {
             }
             11 => self.call(sort.clone(), "§.flatten()", &[Sort::list(sort)], depth),
             12 => match of {
-                Sort::Int => self.call(sort, "lists.range(§ % 6)", &[Sort::Int], depth),
+                Sort::Int => {
+                    let pattern = self.pick(&["lists.range(§ % 6)", "lists.range(math.abs(§ % 6))"]);
+                    self.call(sort, pattern, &[Sort::Int], depth)
+                }
                 Sort::Text => {
                     let calls: &[(&str, &[Sort])] = &[
                         ("§.split(§)", &[Sort::Text, Sort::Text]),

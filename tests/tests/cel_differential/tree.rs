@@ -33,6 +33,9 @@ pub(crate) enum Quirk {
     GoDurationParts,
     /// cel-go writes durations by way of doubles and without trailing zeros; cel-cpp and ours write ProtoJSON.
     GoDurationText,
+    /// A negative argument of `lists.range` is a C++ exception in cel-cpp, which ends the evaluation instead of being absorbed by `&&`, `||`
+    /// or a quantifier.
+    CppNegativeRange,
 }
 
 impl Quirk {
@@ -46,6 +49,7 @@ impl Quirk {
             | Self::CppMapInsertion
             | Self::CppUnwrap
             | Self::CppOptionalIndex
+            | Self::CppNegativeRange
             | Self::CppExtremesOfNaN => "cel-cpp",
             Self::GoOffsets | Self::GoTimeText | Self::GoDurationParts | Self::GoDurationText => "cel-go",
         }
@@ -67,6 +71,7 @@ impl Quirk {
             ("optional.of(§)[§]", Self::CppOptionalIndex),
             (".transformMap", Self::CppMapInsertion),
             ("duration(string(§))", Self::GoDurationText),
+            ("lists.range(§ % 6)", Self::CppNegativeRange),
         ];
         table.into_iter().filter(|(part, _)| pattern.contains(part)).map(|(_, quirk)| quirk).collect()
     }
@@ -101,7 +106,45 @@ impl Tree {
 
     /// Whether the expression is sent to an evaluator.
     pub(crate) fn is_for(&self, name: &str) -> bool {
-        self.quirks.iter().all(|quirk| quirk.evaluator() != name) && self.parts.iter().all(|part| part.is_for(name))
+        let is_sound = name != "cel-cpp" || !self.binds_beside_quantifier();
+        is_sound
+            && self.quirks.iter().all(|quirk| quirk.evaluator() != name)
+            && self.parts.iter().all(|part| part.is_for(name))
+    }
+
+    /// Whether one part has a quantifier, and another one a bound variable.
+    ///
+    /// A quantifier of cel-cpp that is decided before the last element leaves the next element behind, and a later `cel.bind` takes it for
+    /// the value of its variable: `[1, 2].exists(x, true) ? cel.bind(y, 'a', y) : ''` is 2. If one of the two is within the other, they use
+    /// different slots. In the body of a loop, the quantifier may also be the second one.
+    fn binds_beside_quantifier(&self) -> bool {
+        let with = |is_wanted: fn(&Tree) -> bool| {
+            let found = self.parts.iter().enumerate().filter(move |(_, part)| part.contains(is_wanted));
+            found.map(|(at, _)| at).collect::<Vec<_>>()
+        };
+        let (quantifiers, bindings) = (with(Tree::is_quantifier), with(Tree::is_binding));
+        // The macro `optMap` repeats the optional outside of its binding.
+        let is_repeated = self.calls(&[".optMap(", ".optFlatMap("]) && quantifiers.contains(&0);
+        is_repeated || quantifiers.iter().any(|at| bindings.iter().any(|other| other != at))
+    }
+
+    fn contains(&self, is_wanted: fn(&Tree) -> bool) -> bool {
+        is_wanted(self) || self.parts.iter().any(|part| part.contains(is_wanted))
+    }
+
+    /// Whether it is a call of one of the methods.
+    fn calls(&self, methods: &[&str]) -> bool {
+        self.texts.get(1).is_some_and(|text| methods.iter().any(|method| text.starts_with(method)))
+    }
+
+    /// Whether it is a quantifier that may be decided before the last element.
+    fn is_quantifier(&self) -> bool {
+        self.calls(&[".all(", ".exists("])
+    }
+
+    /// Whether it is a `cel.bind`, or a macro that makes one.
+    fn is_binding(&self) -> bool {
+        self.texts[0].starts_with("cel.bind(") || self.calls(&[".optMap(", ".optFlatMap(", ".sortBy("])
     }
 
     pub(crate) fn size(&self) -> usize {
