@@ -238,6 +238,7 @@ impl Driver {
                     tokio::task::yield_now().await;
                 }
                 self.drain_queues(&mut incoming, &mut requests);
+                self.take_rarer(&mut inputs);
             }
             while let Some(written) = self.log.try_written() {
                 self.written(Some(written), &mut inputs);
@@ -282,6 +283,17 @@ impl Driver {
             && let Ok(one) = self.requests.try_recv()
         {
             requests.push(one);
+        }
+    }
+
+    /// Takes one of each of what is rarer than messages and requests, which may never leave this thread idle.
+    fn take_rarer(&mut self, inputs: &mut Vec<Input>) {
+        inputs.extend(self.log_reads.try_ended());
+        if let Some(step) = self.snapshots.try_step() {
+            self.snapshot_step(step, inputs);
+        }
+        if let Some(event) = self.state.try_event() {
+            self.handle_state(event);
         }
     }
 

@@ -67,17 +67,17 @@ async fn run(mut driver: Driver, transport: Arc<Transport>, listener: network::B
         Ok(listener) => listener,
         Err(problem) => return driver.finish(Err(problem)),
     };
-    let connections = platform::spawn(transport.run(listener));
+    let (stop, connections_stopped) = oneshot::channel();
+    let connections = platform::spawn(transport.run(listener, connections_stopped));
     tokio::select! {
         biased;
-        () = driver.drive() => {}
         _ = stopped => {}
+        () = driver.drive() => {}
     }
     driver.end_state().await;
-    connections.abort();
-    // They end before this waits for the disk.
+    // They are closed before this waits for the disk.
+    drop(stop);
     let _ = connections.await;
-    tokio::task::yield_now().await;
     driver.finish(Ok(()));
 }
 

@@ -191,11 +191,17 @@ impl State {
     pub(crate) async fn event(&mut self) -> Event {
         tokio::select! {
             biased;
-            Some(replies) = self.replies.recv() => Event::Replies(replies),
+            // These are few.
             event = self.events.recv() => {
                 event.unwrap_or_else(|| Event::Failed("the state thread has ended".to_owned()))
             }
+            Some(replies) = self.replies.recv() => Event::Replies(replies),
         }
+    }
+
+    /// The next event, if there is one already.
+    pub(crate) fn try_event(&mut self) -> Option<Event> {
+        self.events.try_recv().ok().or_else(|| self.replies.try_recv().ok().map(Event::Replies))
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crossdock_tls::PeerCertificate;
 use crossdock_zab::{ClusterId, Link, LogId, Message, ServerId, Session, Summary, Zxid};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use self::error::LinkError;
 use self::handshakes::Handshakes;
@@ -131,15 +131,20 @@ impl Transport {
         })
     }
 
-    /// Connects to all peers until cancelled.
-    pub(crate) async fn run(self: Arc<Self>, listener: Listener) {
+    /// Connects to all peers until the sender is dropped, and then closes all connections.
+    pub(crate) async fn run(self: Arc<Self>, listener: Listener, mut stopped: oneshot::Receiver<()>) {
         let mut tasks = tokio::task::JoinSet::new();
         for (peer, member) in self.settings.members.range(..self.settings.id) {
             tasks.spawn(in_instance(Arc::clone(&self).dial(*peer, member.address.clone())));
         }
         let mut last_logged = String::new();
         loop {
-            match listener.accept().await {
+            let accepted = tokio::select! {
+                biased;
+                _ = &mut stopped => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
                 Ok((stream, _)) => {
                     self.handshakes.start(|number| tasks.spawn(in_instance(Arc::clone(&self).accept(stream, number))));
                 }
@@ -154,6 +159,7 @@ impl Transport {
             }
             while tasks.try_join_next().is_some() {}
         }
+        tasks.shutdown().await;
     }
 
     async fn dial(self: Arc<Self>, peer: ServerId, address: Address) {

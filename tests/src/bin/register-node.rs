@@ -35,6 +35,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+/// Answers that are written together.
+const ANSWERS_MAX: usize = 256;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [id, folder, clients, members, options @ ..] = arguments.as_slice() else {
@@ -100,8 +103,10 @@ async fn handle(stream: TcpStream, client: Replica<Register>) {
     let mut lines = BufReader::new(read).lines();
     let (answers, mut pending_answers) = mpsc::channel::<String>(1000);
     let writer = tokio::spawn(async move {
-        while let Some(answer) = pending_answers.recv().await {
-            if write.write_all(answer.as_bytes()).await.is_err() {
+        let mut ready = Vec::new();
+        while pending_answers.recv_many(&mut ready, ANSWERS_MAX).await > 0 {
+            let text: String = ready.drain(..).collect();
+            if write.write_all(text.as_bytes()).await.is_err() {
                 return;
             }
         }

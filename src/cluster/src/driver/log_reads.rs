@@ -68,22 +68,33 @@ impl LogReads {
             })
         });
         platform::spawn(async move {
-            // It ends early only with the instance.
-            let Ok((reader, txns)) = reading.await else { return };
+            // It fails only if it panics, or with the instance.
+            let (reader, txns) = reading.await.unwrap_or_default();
             let _ = ended.send(LogRead { link, session, after, reader, txns }).await;
         });
     }
 
     /// The next read that has ended. Cancel safe.
     pub(super) async fn ended(&mut self) -> Option<Input> {
-        let LogRead { link, session, after, reader, txns } = self.results.1.recv().await?;
+        let read = self.results.1.recv().await?;
+        Some(self.note(read))
+    }
+
+    /// The next read that has ended, if there is one already.
+    pub(super) fn try_ended(&mut self) -> Option<Input> {
+        let read = self.results.1.try_recv().ok()?;
+        Some(self.note(read))
+    }
+
+    fn note(&mut self, read: LogRead) -> Input {
+        let LogRead { link, session, after, reader, txns } = read;
         if self.running.get(&link) == Some(&(session, after)) {
             self.running.remove(&link);
             if let (Some(reader), Some(last)) = (reader, txns.last()) {
                 self.readers.insert(link, (session, last.zxid, reader));
             }
         }
-        Some(Input::LogRead { link, session, txns })
+        Input::LogRead { link, session, txns }
     }
 
     /// Forgets a connection that has ended, or whose follower needs no more of the log.

@@ -61,6 +61,11 @@ impl Snapshots {
         self.steps.1.recv().await
     }
 
+    /// The next step that has ended, if there is one already.
+    pub(super) fn try_step(&mut self) -> Option<Step> {
+        self.steps.1.try_recv().ok()
+    }
+
     /// Counts a delivered transaction.
     pub(super) fn count(&mut self, payload: usize) {
         self.since.0 += 1;

@@ -1,9 +1,12 @@
 //! A single connection: frames in both directions.
 
+use std::future::{Future, poll_fn};
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -131,13 +134,26 @@ impl Frames {
             busy: &busy,
             transfer: None,
         };
-        let ended = tokio::select! {
-            biased;
-            ended = receive(read, self.received, &mut receiver, registration) => ended,
-            ended = sender.run(write, outgoing) => ended,
-        };
-        ended
+        let receiving = receive(read, self.received, &mut receiver, registration);
+        first_to_end(receiving, sender.run(write, outgoing)).await
     }
+}
+
+/// Runs two futures until one of them ends. Which one goes first alternates: each may use up the time slice of the task.
+async fn first_to_end<T>(one: impl Future<Output = T>, other: impl Future<Output = T>) -> T {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    let mut is_other_first = true;
+    poll_fn(|cx| {
+        is_other_first = !is_other_first;
+        if is_other_first && let Poll::Ready(ended) = other.as_mut().poll(cx) {
+            return Poll::Ready(ended);
+        }
+        match one.as_mut().poll(cx) {
+            Poll::Pending if !is_other_first => other.as_mut().poll(cx),
+            polled => polled,
+        }
+    })
+    .await
 }
 
 /// Reports to the driver, at a limited rate, that a large transfer advances.

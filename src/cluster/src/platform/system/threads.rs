@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -15,28 +16,41 @@ const NICENESS: i32 = 5;
 pub(crate) struct Thread {
     handle: std::thread::JoinHandle<()>,
     /// Disconnects when the future is dropped.
-    ended: Receiver<()>,
+    ended: Mutex<Receiver<()>>,
+}
+
+/// A runtime that does not wait for blocking tasks when it is dropped: a disk may hang, and the caller may be a task itself.
+struct Detached(Option<Runtime>);
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Thread {
     fn start(name: &str, runtime: Runtime, future: impl Future<Output = ()> + Send + 'static) -> io::Result<Self> {
         let (ends, ended) = sync_channel(1);
+        let runtime = Detached(Some(runtime));
         let run = move || {
             let future = async move {
                 let _ends = ends;
                 future.await;
             };
-            runtime.block_on(future);
-            // Do not wait for blocking tasks on a disk that hangs.
-            runtime.shutdown_background();
+            if let Some(runtime) = &runtime.0 {
+                runtime.block_on(future);
+            }
         };
         let handle = std::thread::Builder::new().name(name.to_owned()).spawn(run)?;
-        Ok(Self { handle, ended })
+        Ok(Self { handle, ended: Mutex::new(ended) })
     }
 
     /// Waits until the future has ended; false if that takes longer.
     pub(crate) fn has_ended_within(&self, timeout: Duration) -> bool {
-        self.ended.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected)
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected)
     }
 
     /// Waits for the end of the thread.
@@ -67,7 +81,7 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> JoinHa
     tokio::spawn(future)
 }
 
-/// What a task of this instance runs, if another one spawns it.
+/// Lets a task of a `JoinSet` belong to the instance that spawns it.
 pub(crate) fn in_instance<F: Future>(future: F) -> F {
     future
 }
