@@ -27,7 +27,7 @@ use self::undecided::Undecided;
 use crate::activity::Activity;
 use crate::backup::BackupFile;
 use crate::error::{RequestError, StartError};
-use crate::injected_bug::FirstLogs;
+use crate::injected_bug::log_taken_for;
 use crate::latency::Latencies;
 use crate::log::{Batch, Log, Written};
 use crate::machines::Machines;
@@ -41,10 +41,6 @@ use crate::wal::{self, Wal};
 
 /// Inputs of one kind that are handled in one round.
 const ROUND_LEN_MAX: usize = 1024;
-/// Bytes of transactions that wait for the state thread: above the first limit, this instance accepts no commands until half
-/// of them are applied; above the second one, without those that were committed before it followed, it accepts nothing.
-const BEHIND_BYTES: usize = 64 << 20;
-const BEHIND_BYTES_MAX: usize = 256 << 20;
 
 pub(crate) struct Driver {
     zab: Zab,
@@ -79,7 +75,6 @@ pub(crate) struct Driver {
     backlog_max: usize,
     snapshots: snapshots::Snapshots,
     versions: versions::Versions,
-    first_logs: FirstLogs,
     /// The file of a backup that is being taken.
     backup: Option<(BackupFile, Reply<Saved>)>,
     stopped: Option<Stopped>,
@@ -146,7 +141,7 @@ impl Driver {
         });
         let latencies: Arc<Latencies> = Arc::default();
         let segments = (Wal::count_segments(&settings.data)?, log.segment());
-        let log = Log::start(log, Arc::clone(&latencies)).map_err(StartError::Thread)?;
+        let log = Log::start(log, settings.limits.log, Arc::clone(&latencies)).map_err(StartError::Thread)?;
         let state = State::start(machines, applied, settings.data.clone(), Arc::clone(&latencies));
         let mut this = Self {
             zab,
@@ -170,10 +165,9 @@ impl Driver {
             delivered: applied,
             deliveries: Vec::new(),
             is_behind: false,
-            backlog_max: BEHIND_BYTES_MAX,
+            backlog_max: settings.limits.behind_max,
             snapshots: snapshots::Snapshots::new(state_len),
             versions: versions::Versions::default(),
-            first_logs: FirstLogs::default(),
             backup: None,
             stopped: None,
             peers: Vec::new(),
@@ -328,7 +322,7 @@ impl Driver {
         match one {
             Incoming::Up { peer, link, log, machines, outbox } => {
                 let of_voter = self.membership.as_ref().and_then(|membership| membership.voters.get(&peer));
-                let log = self.first_logs.taken_for(peer, log, of_voter.copied());
+                let log = log_taken_for(peer, log, of_voter.copied());
                 self.versions.connected(peer, machines);
                 // Dropping its queue ends the earlier connection.
                 self.links.retain(|_, (other, _)| *other != peer);
@@ -417,7 +411,7 @@ impl Driver {
                     self.leader_lost();
                 } else {
                     // The history before this is in memory in any case.
-                    self.backlog_max = self.state.backlog().saturating_add(BEHIND_BYTES_MAX);
+                    self.backlog_max = self.state.backlog().saturating_add(self.settings.limits.behind_max);
                     self.undecided.leader_found();
                     self.propose_marker(inputs);
                 }
@@ -519,7 +513,7 @@ impl Driver {
 
     /// Tells the core whether this instance is too far behind to lead further commands.
     fn note_backlog(&mut self, inputs: &mut Vec<Input>) {
-        let limit = if self.is_behind { BEHIND_BYTES / 2 } else { BEHIND_BYTES };
+        let limit = self.settings.limits.behind / if self.is_behind { 2 } else { 1 };
         let is_behind = self.state.backlog() >= limit;
         if is_behind != self.is_behind {
             tracing::warn!(is_behind, "the state machine of this instance is slower than the cluster");

@@ -1,12 +1,10 @@
 //! Bugs that simulations inject to verify that their checks detect them. They take effect only with the feature `simulation`.
 
-use std::collections::BTreeMap;
-
 use crossdock_zab::{LogId, ServerId};
 
 /// A bug to inject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub, reason = "only simulations inject bugs"))]
+#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub, dead_code, reason = "only simulations inject bugs"))]
 pub enum InjectedBug {
     /// Messages that need a write are sent before it is synced.
     SendBeforeSync,
@@ -30,12 +28,16 @@ pub enum InjectedBug {
     ReadTooEarly,
     /// Commands without an outcome are taken for lost once there is a leader.
     GiveUpTooEarly,
+    /// One in 256 messages to another instance is not sent.
+    LoseMessage,
+    /// The reply to a command is dropped if its leader is lost.
+    DropReply,
 }
 
 #[cfg(feature = "simulation")]
 impl InjectedBug {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::SendBeforeSync,
         Self::IgnoreSyncErrors,
         Self::LabelSnapshotLater,
@@ -47,21 +49,24 @@ impl InjectedBug {
         Self::SaveUndurableSnapshot,
         Self::ReadTooEarly,
         Self::GiveUpTooEarly,
+        Self::LoseMessage,
+        Self::DropReply,
     ];
 }
 
-/// The first logs that were seen instead of those of the voters.
-#[derive(Debug, Default)]
-pub(crate) struct FirstLogs(BTreeMap<ServerId, LogId>);
-
-impl FirstLogs {
-    /// What the log of a peer is taken for.
-    pub(crate) fn taken_for(&mut self, peer: ServerId, log: LogId, of_voter: Option<LogId>) -> LogId {
-        if !is_injected(InjectedBug::TakeSecondLogForFirst) || of_voter.is_none_or(|of_voter| of_voter == log) {
-            return log;
-        }
-        *self.0.entry(peer).or_insert(log)
+/// What the log of a peer is taken for, if it is not that of the voter.
+#[cfg(feature = "simulation")]
+pub(crate) fn log_taken_for(peer: ServerId, log: LogId, of_voter: Option<LogId>) -> LogId {
+    if !is_injected(InjectedBug::TakeSecondLogForFirst) || of_voter.is_none_or(|of_voter| of_voter == log) {
+        return log;
     }
+    crate::platform::simulated::first_log(peer, log)
+}
+
+/// What the log of a peer is taken for: itself.
+#[cfg(not(feature = "simulation"))]
+pub(crate) const fn log_taken_for(_: ServerId, log: LogId, _: Option<LogId>) -> LogId {
+    log
 }
 
 /// Whether the bug is injected.

@@ -57,6 +57,6 @@ pub use machines::{ClientError, MachineId, Machines};
 pub use node::{Client, Node, Proposal, init};
 pub use platform::wall_clock_millis;
 pub use replica::{Notice, Published, Replica, Subscription};
-pub use settings::{Member, Settings};
+pub use settings::{Limits, Member, Settings};
 pub use state_machine::{Command, InvalidState, Outbox, StateMachine, View};
 pub use status::{Disk, Peer, Status, Stopped};

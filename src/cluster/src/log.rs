@@ -16,8 +16,6 @@ use crate::platform::{self, Instant, Thread};
 use crate::transport::{NotQueued, Outbox, Outgoing, WeakOutbox};
 use crate::wal::{Space, Wal};
 
-/// Bytes of pending writes above which nothing new may be submitted.
-const PENDING_BYTES_MAX: usize = 128 << 20;
 /// Bookkeeping bytes per write, and per transaction.
 const OVERHEAD_BYTES: usize = 64;
 /// How long an ending instance waits for the disk.
@@ -34,6 +32,8 @@ pub(crate) struct Batch {
     /// The id of the last write.
     last: Option<WriteId>,
     bytes: usize,
+    /// The number of transactions.
+    txns: usize,
 }
 
 impl Batch {
@@ -42,6 +42,7 @@ impl Batch {
         self.bytes += OVERHEAD_BYTES;
         if let Write::Append { txns, .. } = &write {
             self.bytes += txns.iter().map(|txn| txn.payload.len() + OVERHEAD_BYTES).sum::<usize>();
+            self.txns += txns.len();
         }
         self.writes.push(write);
         self.last = Some(id);
@@ -57,6 +58,7 @@ impl Batch {
         self.then.extend(more.then);
         self.last = more.last.or(self.last);
         self.bytes += more.bytes;
+        self.txns += more.txns;
     }
 }
 
@@ -118,17 +120,21 @@ impl Queue {
         self.ready.notify_one();
     }
 
+    /// Removes all writes, if there are any.
+    fn try_take(&self) -> Option<(Batch, WriteId)> {
+        let mut queued = self.queued();
+        let last = queued.batch.last?;
+        Some((mem::take(&mut queued.batch), last))
+    }
+
     /// Waits for writes and removes all of them. `None` once the queue is closed and empty.
     async fn take(&self) -> Option<(Batch, WriteId)> {
         loop {
-            {
-                let mut queued = self.queued();
-                if let Some(last) = queued.batch.last {
-                    return Some((mem::take(&mut queued.batch), last));
-                }
-                if queued.is_closed {
-                    return None;
-                }
+            if let Some(taken) = self.try_take() {
+                return Some(taken);
+            }
+            if self.queued().is_closed {
+                return self.try_take();
             }
             // A notification before this is not lost.
             self.ready.notified().await;
@@ -141,6 +147,8 @@ pub(crate) struct Log {
     queue: Arc<Queue>,
     written: mpsc::Receiver<Written>,
     pending_bytes: usize,
+    /// Above it, nothing new may be submitted.
+    pending_bytes_max: usize,
     status: LogStatus,
     space: Arc<Space>,
     /// It ends once the log is closed.
@@ -148,7 +156,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub(crate) fn start(wal: Wal, latencies: Arc<Latencies>) -> std::io::Result<Self> {
+    pub(crate) fn start(wal: Wal, pending_bytes_max: usize, latencies: Arc<Latencies>) -> std::io::Result<Self> {
         let queue = Arc::<Queue>::default();
         let (results, written) = mpsc::channel(RESULTS_LEN_MAX);
         let status = LogStatus::of(&wal);
@@ -157,7 +165,7 @@ impl Log {
         let thread = platform::spawn_thread("log", async move {
             write_all(wal, &log_queue, &results, &latencies).await;
         })?;
-        Ok(Self { queue, written, pending_bytes: 0, status, space, thread })
+        Ok(Self { queue, written, pending_bytes: 0, pending_bytes_max, status, space, thread })
     }
 
     pub(crate) fn status(&self) -> LogStatus {
@@ -171,7 +179,7 @@ impl Log {
 
     /// Whether the limit on pending bytes is reached. Nothing may be submitted then.
     pub(crate) fn is_full(&self) -> bool {
-        self.pending_bytes >= PENDING_BYTES_MAX
+        self.pending_bytes >= self.pending_bytes_max
     }
 
     /// Submits writes, to follow all earlier ones.
@@ -225,7 +233,7 @@ fn send_all(messages: Vec<(Link, WeakOutbox, Message)>) -> Vec<Link> {
 }
 
 async fn write_all(mut wal: Wal, queue: &Queue, results: &mpsc::Sender<Written>, latencies: &Latencies) {
-    while let Some((mut batch, last)) = queue.take().await {
+    while let Some((mut batch, mut last)) = queue.take().await {
         let begun = Instant::now();
         let mut full_links = Vec::new();
         if is_injected(InjectedBug::SendBeforeSync) {

@@ -20,7 +20,7 @@ use crate::machines::{CLUSTER, MachineId, Machines};
 use crate::platform::{self, Thread, network};
 use crate::replica::{Published, Replica};
 use crate::request::{ClientRequest, Proposed, Reply, Saved};
-use crate::settings::Settings;
+use crate::settings::{Limits, Settings};
 use crate::state_machine::StateMachine;
 use crate::status::Status;
 use crate::transport::Transport;
@@ -29,9 +29,6 @@ use crate::wire::{ClusterChange, Envelope, Numbered};
 
 /// Requests that wait for the driver.
 const REQUESTS_LEN_MAX: usize = 10_000;
-/// Bytes of commands that are not answered yet, and of those with reserved capacity. Further ones wait.
-const ROOM: usize = 128 << 20;
-const RESERVED_ROOM: usize = 4 << 20;
 /// Bookkeeping bytes of a command.
 const OVERHEAD_BYTES: usize = 256;
 /// How long a leader that shuts down waits for a successor.
@@ -108,11 +105,12 @@ impl Node {
             requests,
             status,
             latencies,
-            room: Arc::new(Semaphore::new(ROOM)),
-            reserved_room: Arc::new(Semaphore::new(RESERVED_ROOM)),
+            room: Arc::new(Semaphore::new(settings.limits.commands)),
+            reserved_room: Arc::new(Semaphore::new(settings.limits.reserved_commands)),
             origin: driver.origin(),
             // 0 is for markers.
             next_request: Arc::new(AtomicU64::new(1)),
+            limits: settings.limits,
             payload_max: settings.zab(LogId(0), false).payload_max,
             data: settings.data.as_path().into(),
             backups: Arc::new(Semaphore::new(1)),
@@ -232,6 +230,7 @@ pub struct Client {
     /// This run of the instance, in its commands.
     origin: u64,
     next_request: Arc<AtomicU64>,
+    limits: Limits,
     /// Maximum length of a command in bytes.
     payload_max: usize,
     /// The data folder.
@@ -257,7 +256,11 @@ impl Client {
                 outcomes.push(outcome);
                 continue;
             }
-            let (room, limit) = if is_reserved { (&self.reserved_room, RESERVED_ROOM) } else { (&self.room, ROOM) };
+            let (room, limit) = if is_reserved {
+                (&self.reserved_room, self.limits.reserved_commands)
+            } else {
+                (&self.room, self.limits.commands)
+            };
             let bytes = u32::try_from((payload.len() + OVERHEAD_BYTES).min(limit)).unwrap_or(u32::MAX);
             let room = match Arc::clone(room).try_acquire_many_owned(bytes) {
                 Ok(permit) => Some(permit),

@@ -18,6 +18,6 @@ use self::system as chosen;
 
 pub use self::chosen::wall_clock_millis;
 pub(crate) use self::chosen::{
-    Thread, Worker, every, files, in_instance, network, pause, random, run_blocking, run_in_background, spawn,
-    spawn_runtime, spawn_thread, spawn_worker,
+    Condition, Thread, Worker, every, files, in_instance, network, pause, random, run_blocking, run_in_background,
+    spawn, spawn_runtime, spawn_thread, spawn_worker, yield_thread,
 };

@@ -20,6 +20,36 @@ pub struct Member {
     pub votes: bool,
 }
 
+/// Limits of what waits in memory, in bytes of commands or transactions.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Commands that are not answered yet; further ones wait.
+    pub commands: usize,
+    /// The same for commands with reserved capacity.
+    pub reserved_commands: usize,
+    /// Writes to the log. Above it, nothing is accepted.
+    pub log: usize,
+    /// Transactions that are not applied yet. Above it, no commands are accepted until half of them are applied.
+    pub behind: usize,
+    /// The same, without those that were committed before this instance followed. Above it, nothing is accepted.
+    pub behind_max: usize,
+    /// The number of messages for one other instance. Above it, its connection is reopened.
+    pub messages: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            commands: 128 << 20,
+            reserved_commands: 4 << 20,
+            log: 128 << 20,
+            behind: 64 << 20,
+            behind_max: 256 << 20,
+            messages: 20_000,
+        }
+    }
+}
+
 /// The options of this instance.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -52,6 +82,8 @@ pub struct Settings {
     pub snapshot_rate: u64,
     /// The options of the log.
     pub log: wal::Options,
+    /// Limits of what waits in memory.
+    pub limits: Limits,
     /// The protocol versions that it speaks: those of this release, or fewer.
     pub versions: RangeInclusive<u32>,
 }
@@ -74,6 +106,7 @@ impl Settings {
             outcome_timeout: Duration::from_secs(10),
             snapshot_rate: 64 << 20,
             log: wal::Options::default(),
+            limits: Limits::default(),
             versions: crate::wire::VERSIONS,
         }
     }

@@ -260,7 +260,7 @@ impl Transport {
             stream.send_hello(own_hello(peer)).await?;
         }
         let link = Link(self.links.fetch_add(1, Ordering::Relaxed) + 1);
-        let (outbox, outgoing) = outbox::outbox(self.settings.queue_bytes());
+        let (outbox, outgoing) = outbox::outbox(self.settings.limits.messages, self.settings.queue_bytes());
         let machines = hello.machines.iter().map(|machine| (MachineId(machine.machine), machine.version)).collect();
         let up = Incoming::Up { peer, link, log, machines, outbox };
         if self.driver.send(up).await.is_err() {

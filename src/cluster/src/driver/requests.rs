@@ -136,6 +136,9 @@ impl Driver {
         for one in pending.chain(proposed) {
             match one {
                 Pending::Transaction(Waiting::Command(begun, number, reply)) => {
+                    if is_injected(InjectedBug::DropReply) {
+                        continue;
+                    }
                     self.undecided.add(number, begun, reply);
                 }
                 Pending::Transaction(Waiting::Change(_, reply)) => reply.send(Err(RequestError::Unknown)),

@@ -13,14 +13,17 @@ mod random;
 mod threads;
 mod world;
 
+use crossdock_zab::{LogId, ServerId};
+
 use self::context::current;
 pub(crate) use self::context::in_instance;
 pub(crate) use self::threads::{
-    Thread, Worker, every, pause, run_blocking, run_in_background, spawn, spawn_runtime, spawn_thread, spawn_worker,
+    Condition, Thread, Worker, every, run_blocking, run_in_background, spawn, spawn_runtime, spawn_thread,
+    spawn_worker, yield_thread,
 };
 pub use self::{
     random::Random,
-    threads::delay,
+    threads::pause,
     world::{Crash, World},
 };
 
@@ -37,6 +40,12 @@ pub fn wall_clock_millis() -> u64 {
 /// A number from the seed.
 pub(crate) fn random() -> u64 {
     current().world.lock().random.next()
+}
+
+/// The first log of a peer that the current instance was told instead of that of the voter.
+pub(crate) fn first_log(peer: ServerId, log: LogId) -> LogId {
+    let context = current();
+    *context.world.lock().first_logs.entry((context.run, peer)).or_insert(log)
 }
 
 /// Whether a bug is injected.

@@ -8,8 +8,8 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(crate) use self::threads::{
-    Thread, Worker, every, in_instance, pause, run_blocking, run_in_background, spawn, spawn_runtime, spawn_thread,
-    spawn_worker,
+    Condition, Thread, Worker, every, in_instance, pause, run_blocking, run_in_background, spawn, spawn_runtime,
+    spawn_thread, spawn_worker, yield_thread,
 };
 
 /// The time of the system's clock, in milliseconds since the Unix epoch.

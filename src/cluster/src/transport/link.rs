@@ -19,6 +19,7 @@ use super::error::LinkError;
 use super::live::Registration;
 use super::outbox::Queued;
 use super::{Incoming, Outgoing, Transport};
+use crate::injected_bug::{InjectedBug, is_injected};
 use crate::platform::files::{self, File};
 use crate::platform::{self, Instant};
 use crate::temporary_file::TemporaryFile;
@@ -252,6 +253,8 @@ impl Sender<'_> {
             }
             for one in batch.drain(..) {
                 match one.outgoing {
+                    Outgoing::Message(_)
+                        if is_injected(InjectedBug::LoseMessage) && platform::random().is_multiple_of(256) => {}
                     Outgoing::Message(message) => {
                         if let Some(kind) = Kind::of_message(&message) {
                             Frame::of(kind).write(&mut self.bytes);

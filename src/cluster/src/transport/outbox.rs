@@ -7,8 +7,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::Outgoing;
 
-/// Maximum number of messages that wait for a peer.
-const MESSAGES_MAX: usize = 20_000;
 /// Bookkeeping bytes of a message, and of a transaction in it.
 const OVERHEAD_BYTES: usize = 64;
 
@@ -42,9 +40,9 @@ pub(crate) struct WeakOutbox {
     room: Arc<Semaphore>,
 }
 
-/// Creates a queue for this number of bytes.
-pub(super) fn outbox(bytes_max: usize) -> (Outbox, mpsc::Receiver<Queued>) {
-    let (queue, outgoing) = mpsc::channel(MESSAGES_MAX);
+/// Creates a queue for so many messages and bytes.
+pub(super) fn outbox(messages_max: usize, bytes_max: usize) -> (Outbox, mpsc::Receiver<Queued>) {
+    let (queue, outgoing) = mpsc::channel(messages_max);
     let room = Arc::new(Semaphore::new(bytes_max.min(Semaphore::MAX_PERMITS)));
     (Outbox { queue, room }, outgoing)
 }
@@ -101,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_queue_is_bounded_in_bytes_and_has_room_again_once_they_are_sent() {
-        let (outbox, mut outgoing) = outbox(1 << 20);
+        let (outbox, mut outgoing) = outbox(100, 1 << 20);
         let count = std::iter::from_fn(|| outbox.try_send(proposal(100_000)).ok()).take(100).count();
         assert_eq!(count, 10, "ten proposals of 100 kB in 1 MiB");
         assert_eq!(outbox.try_send(proposal(100_000)), Err(NotQueued::Full));
@@ -114,14 +112,14 @@ mod tests {
 
     #[test]
     fn a_queue_is_bounded_in_messages() {
-        let (outbox, _outgoing) = outbox(1 << 30);
-        let sent = std::iter::from_fn(|| outbox.try_send(proposal(0)).ok()).take(MESSAGES_MAX + 1).count();
-        assert_eq!(sent, MESSAGES_MAX);
+        let (outbox, _outgoing) = outbox(100, 1 << 30);
+        let sent = std::iter::from_fn(|| outbox.try_send(proposal(0)).ok()).take(101).count();
+        assert_eq!(sent, 100);
     }
 
     #[test]
     fn a_weak_reference_does_not_keep_a_connection() {
-        let (outbox, mut outgoing) = outbox(1 << 20);
+        let (outbox, mut outgoing) = outbox(100, 1 << 20);
         let weak = outbox.downgrade();
         weak.upgrade().expect("it is open").try_send(proposal(1)).expect("there is room");
         drop(outbox);

@@ -4,12 +4,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::segment;
 use crate::platform::files::{self, File};
-use crate::platform::{self, Worker};
+use crate::platform::{self, Condition, Worker};
 
 /// How often the creation of a segment is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ pub struct Space {
     low_mark: AtomicU64,
     is_low: AtomicBool,
     state: Mutex<State>,
-    changed: Condvar,
+    changed: Condition,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ impl Default for Space {
             low_mark: AtomicU64::new(0),
             is_low: AtomicBool::new(false),
             state: Mutex::default(),
-            changed: Condvar::new(),
+            changed: Condition::default(),
         }
     }
 }
@@ -133,9 +133,8 @@ impl Space {
 
     /// Waits for the next attempt; `false` if the log closes.
     fn wait(&self) -> bool {
-        let state = self.state();
-        let waited = self.changed.wait_timeout_while(state, RETRY_INTERVAL, |state| !state.is_closing);
-        !waited.unwrap_or_else(PoisonError::into_inner).0.is_closing
+        self.changed.wait_while(&self.state, RETRY_INTERVAL, |state| !state.is_closing);
+        !self.state().is_closing
     }
 
     /// Creates the spare file, as soon as there is space for it.
@@ -180,10 +179,15 @@ impl Spare {
         Self { path, len, space, thread: thread.ok() }
     }
 
-    /// The file, which stays open, so that using it needs no file descriptor. Waits for it.
+    /// The file, which stays open, so that using it needs no file descriptor. Waits for it. If it could not be created, that is
+    /// tried again: nothing is in it yet.
     pub(super) fn take(mut self) -> io::Result<File> {
         match self.thread.take().and_then(Worker::join) {
-            Some(created) => created,
+            Some(Ok(file)) => Ok(file),
+            Some(Err(problem)) => {
+                tracing::warn!(%problem, "failed to create the next segment of the cluster log ahead; trying again");
+                self.space.create(&self.path, self.len)
+            }
             None => self.space.create(&self.path, self.len),
         }
     }

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossdock_cluster::{Proposal, RequestError};
-use crossdock_zab::Zxid;
+use crossdock_cluster::{Proposal, Replica, RequestError};
+use crossdock_zab::{Role, Zxid};
 use tokio::task::JoinSet;
 
-use crate::journal::{command, decode_answer};
+use crate::journal::{Journal, command, decode_answer};
 use crate::servers::Servers;
+
+/// How long a client waits for a transaction that another instance has applied.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Clients of instances, until they are stopped.
 pub(crate) struct Clients {
@@ -54,6 +57,13 @@ impl Clients {
     }
 }
 
+/// A run of an instance that a request goes to.
+struct Used {
+    id: u64,
+    run: u64,
+    replica: Replica<Journal>,
+}
+
 struct Client {
     servers: Servers,
     numbers: Numbers,
@@ -71,10 +81,12 @@ impl Client {
     async fn run(mut self, is_over: Arc<AtomicBool>) {
         while !is_over.load(Ordering::Relaxed) {
             self.pause().await;
-            match self.servers.world.below(10) {
-                0..5 => self.write().await,
-                5 => self.write_many().await,
-                6..9 => self.read().await,
+            match self.servers.world.below(20) {
+                0..9 => self.write().await,
+                9 => self.write_many().await,
+                10..15 => self.read().await,
+                15 => self.read_at().await,
+                16 => self.write_too_much().await,
                 _ => self.look(),
             }
         }
@@ -87,9 +99,18 @@ impl Client {
         if world.below(8) == 0 { proposal.reserved() } else { proposal }
     }
 
+    /// An instance that runs must answer.
+    fn check_end<T>(&self, used: &Used, outcome: &Result<T, RequestError>) {
+        let has_ended = self.servers.world.run_of(used.id) != Some(used.run) || used.replica.status().stopped.is_some();
+        if matches!(outcome, Err(RequestError::Ended)) && !has_ended {
+            self.servers.world.violation(&format!("instance {} drops a request", used.id));
+        }
+    }
+
     /// Notes the outcome of a command.
-    fn note(&self, number: u64, outcome: Result<(Zxid, bytes::Bytes), RequestError>) {
+    fn note(&self, used: &Used, number: u64, outcome: Result<(Zxid, bytes::Bytes), RequestError>) {
         let record = &self.servers.record;
+        self.check_end(used, &outcome);
         match outcome {
             Ok((zxid, answer)) => match decode_answer(answer) {
                 Some(answer) => record.answered(number, zxid, answer),
@@ -100,19 +121,31 @@ impl Client {
         }
     }
 
+    /// An instance to use.
+    fn draw(&self) -> Option<Used> {
+        let (id, replica) = self.servers.draw()?;
+        Some(Used { id, run: self.servers.world.run_of(id)?, replica })
+    }
+
     async fn write(&self) {
-        let Some((_, replica)) = self.servers.draw() else { return };
+        let Some(used) = self.draw() else { return };
         let number = self.numbers.next();
-        let outcome = replica.propose_as(self.proposal(number)).await;
-        self.note(number, outcome);
+        let mut proposal = self.proposal(number);
+        if self.servers.world.below(8) == 0
+            && let Role::Leading(epoch) = used.replica.status().role
+        {
+            proposal = proposal.in_epoch(epoch);
+        }
+        let outcome = used.replica.propose_as(proposal).await;
+        self.note(&used, number, outcome);
     }
 
     async fn write_many(&self) {
-        let Some((_, replica)) = self.servers.draw() else { return };
+        let Some(used) = self.draw() else { return };
         let count = 2 + self.servers.world.below(8);
         let numbers: Vec<u64> = (0..count).map(|_| self.numbers.next()).collect();
         let proposals = numbers.iter().map(|number| self.proposal(*number)).collect();
-        let outcomes = replica.propose_many(proposals).await;
+        let outcomes = used.replica.propose_many(proposals).await;
         let places: Vec<usize> = outcomes
             .iter()
             .filter_map(|outcome| decode_answer(outcome.as_ref().ok()?.1.clone()).map(|(_, place)| place))
@@ -121,24 +154,52 @@ impl Client {
             self.servers.world.violation(&format!("commands {numbers:?} are executed in another order"));
         }
         for (number, outcome) in numbers.into_iter().zip(outcomes) {
-            self.note(number, outcome);
+            self.note(&used, number, outcome);
         }
     }
 
+    /// A command that exceeds the limit is refused.
+    async fn write_too_much(&self) {
+        let Some(used) = self.draw() else { return };
+        let number = self.numbers.next();
+        let len = usize::try_from(2 * self.servers.plan.segment_len).unwrap_or(usize::MAX);
+        let outcome = used.replica.propose(command(number, len)).await;
+        if outcome.is_ok() {
+            self.servers.world.violation(&format!("command {number} is too long, and is executed"));
+        }
+        self.note(&used, number, outcome);
+    }
+
     async fn read(&self) {
-        let Some((_, replica)) = self.servers.draw() else { return };
+        let Some(used) = self.draw() else { return };
         let record = &self.servers.record;
         let least = record.least();
-        if let Ok(view) = replica.read().await {
-            record.read(view.0.len(), least);
+        let outcome = used.replica.read().await;
+        self.check_end(&used, &outcome);
+        if let Ok(view) = outcome {
+            record.read(view.all.len(), least);
+        }
+    }
+
+    /// Reads what another instance has shown.
+    async fn read_at(&self) {
+        let (Some(shown), Some(used)) = (self.draw(), self.draw()) else { return };
+        // The view is at least as late as what is applied.
+        let zxid = shown.replica.status().applied;
+        let least = self.servers.record.count_through(zxid);
+        let outcome = used.replica.read_at(zxid);
+        // What it waits for may come late.
+        let Ok(outcome) = tokio::time::timeout(READ_TIMEOUT, outcome).await else { return };
+        self.check_end(&used, &outcome);
+        if outcome.is_ok_and(|view| view.all.len() < least) {
+            self.servers.world.violation(&format!("a read at {zxid} finds too little"));
         }
     }
 
     /// What one run of an instance shows never goes back.
     fn look(&mut self) {
-        let Some((id, replica)) = self.servers.draw() else { return };
-        let Some(run) = self.servers.world.run_of(id) else { return };
-        let len = replica.view().0.len();
+        let Some(Used { id, run, replica }) = self.draw() else { return };
+        let len = replica.view().all.len();
         let seen = self.seen.insert(run, len).unwrap_or(0);
         if len < seen {
             self.servers.world.violation(&format!("instance {id} shows {len} commands, after {seen}"));
@@ -156,15 +217,16 @@ impl Client {
             let mut id = self.numbers.next();
             while !is_over.load(Ordering::Relaxed) {
                 self.pause().await;
-                let Some((_, replica)) = self.servers.draw() else { continue };
-                let outcome = replica.propose_as(self.proposal(id).numbered(client, number)).await;
+                let Some(used) = self.draw() else { continue };
+                let outcome = used.replica.propose_as(self.proposal(id).numbered(client, number)).await;
+                self.check_end(&used, &outcome);
                 match outcome {
                     Ok((zxid, answer)) => {
-                        self.note(id, Ok((zxid, answer)));
+                        self.note(&used, id, Ok((zxid, answer)));
                         number += 1;
                         id = self.numbers.next();
                         if world.below(20) == 0 {
-                            let _ = replica.close_client(client).await;
+                            let _ = used.replica.close_client(client).await;
                             break;
                         }
                     }

@@ -4,14 +4,15 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use crossdock_cluster::platform::simulated::delay;
+use crossdock_cluster::platform::simulated::pause;
 use crossdock_cluster::{Command, InvalidState, Outbox, StateMachine, View};
 use crossdock_zab::Zxid;
 use rpds::VectorSync;
 
 use crate::record::{Entry, Record};
+use crate::servers::Plan;
 
-/// Bytes of an entry in a snapshot.
+/// Bytes of an entry in a snapshot, without padding.
 const ENTRY_LEN: usize = 24;
 
 /// A command of this number, with padding.
@@ -33,14 +34,19 @@ pub(crate) fn decode_answer(mut answer: Bytes) -> Option<(u64, usize)> {
 
 /// All commands so far.
 #[derive(Clone)]
-pub(crate) struct Commands(pub(crate) VectorSync<Entry>);
+pub(crate) struct Commands {
+    pub(crate) all: VectorSync<Entry>,
+    padding: usize,
+}
 
 impl View for Commands {
     fn write_to(&self, to: &mut dyn Write) -> io::Result<()> {
-        for entry in &self.0 {
+        let padding = vec![7; self.padding];
+        for entry in &self.all {
             to.write_all(&entry.command.to_le_bytes())?;
             to.write_all(&entry.zxid.to_u64().to_le_bytes())?;
             to.write_all(&entry.time.to_le_bytes())?;
+            to.write_all(&padding)?;
         }
         Ok(())
     }
@@ -53,11 +59,14 @@ pub(crate) struct Journal {
     commands: VectorSync<Entry>,
     /// How long a batch takes.
     takes: Duration,
+    /// Bytes of an entry in a snapshot that mean nothing.
+    padding: usize,
 }
 
 impl Journal {
-    pub(crate) fn new(server: u64, record: Record, takes: Duration) -> Self {
-        Self { server, record, commands: VectorSync::new_sync(), takes }
+    pub(crate) fn new(server: u64, record: Record, plan: &Plan) -> Self {
+        let (takes, padding) = (plan.takes, plan.snapshot_padding);
+        Self { server, record, commands: VectorSync::new_sync(), takes, padding }
     }
 }
 
@@ -66,7 +75,7 @@ impl StateMachine for Journal {
     type Event = ();
 
     fn apply(&mut self, commands: &[Command], outbox: &mut Outbox<()>) {
-        delay(self.takes);
+        pause(self.takes);
         for (at, command) in commands.iter().enumerate() {
             let mut payload = command.payload.clone();
             let entry = Entry { command: payload.get_u64_le(), zxid: command.zxid, time: command.time };
@@ -81,7 +90,7 @@ impl StateMachine for Journal {
     }
 
     fn view(&self) -> Commands {
-        Commands(self.commands.clone())
+        Commands { all: self.commands.clone(), padding: self.padding }
     }
 
     fn restore(&mut self, state: Option<&mut dyn Read>) -> Result<(), InvalidState> {
@@ -89,8 +98,12 @@ impl StateMachine for Journal {
         if let Some(from) = state {
             from.read_to_end(&mut bytes).map_err(|problem| InvalidState(problem.into()))?;
         }
-        let mut entries = Vec::with_capacity(bytes.len() / ENTRY_LEN);
-        for mut entry in bytes.chunks_exact(ENTRY_LEN) {
+        let len = ENTRY_LEN + self.padding;
+        if !bytes.len().is_multiple_of(len) {
+            return Err(InvalidState("a part of a command".into()));
+        }
+        let mut entries = Vec::with_capacity(bytes.len() / len);
+        for mut entry in bytes.chunks_exact(len) {
             let command = entry.get_u64_le();
             let zxid = Zxid::from_u64(entry.get_u64_le());
             entries.push(Entry { command, zxid, time: entry.get_u64_le() });

@@ -119,6 +119,11 @@ impl Record {
         facts.reads += 1;
     }
 
+    /// The number of commands through a transaction.
+    pub(crate) fn count_through(&self, zxid: Zxid) -> usize {
+        self.facts().order.partition_point(|entry| entry.zxid <= zxid)
+    }
+
     /// The commands in order.
     pub(crate) fn order(&self) -> Vec<Entry> {
         self.facts().order.clone()

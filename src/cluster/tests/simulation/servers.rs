@@ -8,17 +8,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossdock_cluster::platform::simulated::{Crash, World};
-use crossdock_cluster::{MachineId, Machines, Member, Node, Replica, Settings, Status, Stopped, wal};
-use crossdock_zab::{MemberChange, Role, ServerId};
+use crossdock_cluster::{Limits, MachineId, Machines, Member, Node, Replica, Settings, Status, Stopped, wal};
+use crossdock_zab::{LogId, MemberChange, Role, ServerId};
+use tokio::task::JoinHandle;
 
 use crate::journal::Journal;
 use crate::record::Record;
 
 const JOURNAL: MachineId = MachineId(1);
 /// How long an instance is waited for that ends.
-const END_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a change of the voters is waited for.
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(2);
+const END_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a suspended instance is waited for.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What one simulation differs in from others.
 #[derive(Debug, Clone)]
@@ -34,26 +35,59 @@ pub(crate) struct Plan {
     pub(crate) padding: u64,
     /// The time that a batch of commands takes to apply.
     pub(crate) takes: Duration,
+    /// Bytes of a command in a snapshot, beside what it says.
+    pub(crate) snapshot_padding: usize,
+    /// Maximum milliseconds of a sync, by instance.
+    pub(crate) sync_millis: BTreeMap<u64, u64>,
+    pub(crate) limits: Limits,
 }
 
 impl Plan {
     pub(crate) fn draw(world: &World) -> Self {
         let one_of = |choices: &[u64]| choices[usize::try_from(world.below(choices.len() as u64)).unwrap_or(0)];
         world.set_latency(one_of(&[0, 1, 3, 10]));
-        let plan = Self {
+        world.set_disorder(one_of(&[0, 2, 5]));
+        let size = |choices: &[u64]| usize::try_from(one_of(choices)).unwrap_or(usize::MAX);
+        let limits = Limits::default();
+        let limits = match world.below(3) {
+            0 => limits,
+            // Few commands reach them.
+            _ => Limits {
+                commands: size(&[4_000, 20_000, 1 << 20]),
+                reserved_commands: size(&[4_000, 1 << 20]),
+                log: size(&[20_000, 200_000, 1 << 20]),
+                behind: size(&[4_000, 20_000, 1 << 20]),
+                behind_max: size(&[20_000, 1 << 20]),
+                messages: size(&[300, 2_000, 20_000]),
+            },
+        };
+        let mut plan = Self {
             servers: one_of(&[1, 3, 3, 3, 3, 5]),
-            segment_len: one_of(&[8, 16, 64]) << 10,
-            snapshot_every: one_of(&[15, 40, 120, 1_000]),
+            segment_len: one_of(&[8, 16, 64, 64]) << 10,
+            snapshot_every: one_of(&[8, 15, 40, 200]),
             snapshot_rate: one_of(&[200_000, 1 << 20, 64 << 20]),
             outcome_timeout: Duration::from_millis(one_of(&[500, 3_000, 10_000])),
             padding: one_of(&[20, 200, 1_500]),
-            takes: Duration::from_millis(one_of(&[0, 0, 0, 3])),
+            takes: Duration::from_millis(one_of(&[0, 0, 0, 3, 30])),
+            snapshot_padding: size(&[0, 0, 100, 1_000]),
+            sync_millis: BTreeMap::new(),
+            limits,
         };
         for server in plan.ids() {
-            world.set_sync_time(server, one_of(&[0, 2, 10, 30]));
+            // Each segment takes several syncs. Followers must write what they lack at more than some 100 kB/s.
+            let choices: &[u64] = if plan.segment_len < 64 << 10 { &[0, 2] } else { &[0, 2, 10, 30] };
+            plan.sync_millis.insert(server, one_of(choices));
             world.set_clock_lead(server, one_of(&[0, 0, 50, 5_000]));
         }
+        plan.set_sync_times(world);
         plan
+    }
+
+    /// Gives each disk its usual speed.
+    pub(crate) fn set_sync_times(&self, world: &World) {
+        for (server, millis) in &self.sync_millis {
+            world.set_sync_time(*server, *millis);
+        }
     }
 
     pub(crate) fn ids(&self) -> RangeInclusive<u64> {
@@ -65,8 +99,6 @@ impl Plan {
 struct Running {
     node: Node,
     replica: Replica<Journal>,
-    /// Instances whose log fails stop.
-    may_fail: bool,
 }
 
 /// The instances of a simulation. Clones are the same ones.
@@ -76,16 +108,24 @@ pub(crate) struct Servers {
     pub(crate) plan: Plan,
     pub(crate) record: Record,
     running: Arc<Mutex<BTreeMap<u64, Running>>>,
+    /// The logs of instances that have started since they lost theirs.
+    logs: Arc<Mutex<BTreeMap<u64, LogId>>>,
+    /// Changes of the voters whose outcome is not known yet.
+    changes: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 impl Servers {
     pub(crate) fn new(world: World, plan: Plan) -> Self {
         let record = Record::new(world.clone());
-        Self { world, plan, record, running: Arc::default() }
+        Self { world, plan, record, running: Arc::default(), logs: Arc::default(), changes: Arc::default() }
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<u64, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn logs(&self) -> MutexGuard<'_, BTreeMap<u64, LogId>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn settings(&self, id: u64) -> Settings {
@@ -95,7 +135,9 @@ impl Servers {
         };
         let members = self.plan.ids().map(member).collect();
         let mut settings = Settings::new("simulated", ServerId(id), members, PathBuf::from("/data"));
-        settings.create = true;
+        // An instance that finds no log must not take that for its first start.
+        settings.create = !self.logs().contains_key(&id);
+        settings.limits = self.plan.limits;
         settings.log = wal::Options { segment_len: self.plan.segment_len };
         settings.snapshot_every = self.plan.snapshot_every;
         settings.snapshot_rate = self.plan.snapshot_rate;
@@ -109,19 +151,27 @@ impl Servers {
         self.world.note(&format!("start {id}"));
         let settings = self.settings(id);
         let mut machines = Machines::new();
-        let journal = Journal::new(id, self.record.clone(), self.plan.takes);
+        let journal = Journal::new(id, self.record.clone(), &self.plan);
         let started = self.world.start(id, || {
             let published = machines.add(JOURNAL, journal);
             let node = Node::start(&settings, machines)?;
             let replica = node.replica(&published);
-            Ok::<_, crossdock_cluster::StartError>(Running { node, replica, may_fail: false })
+            Ok::<_, crossdock_cluster::StartError>(Running { node, replica })
         });
         match started {
             Ok(running) => {
+                let log = running.replica.status().log;
+                let before = *self.logs().entry(id).or_insert(log);
+                if before != log {
+                    self.world.violation(&format!("instance {id} starts with log {log}, not {before}"));
+                }
                 self.running().insert(id, running);
             }
             // The power failed while it started.
             Err(_) if !self.world.is_up(id) => {}
+            Err(_) if self.world.has_log_failed(id) || self.world.is_full(id) => {
+                self.world.crash(id, Crash::Process);
+            }
             Err(problem) => {
                 self.world.crash(id, Crash::Process);
                 let problem = crossdock_cluster::with_causes(&problem);
@@ -136,6 +186,21 @@ impl Servers {
         self.note_crashes();
     }
 
+    /// Replaces the disk of an instance, which does not run, by an empty one.
+    pub(crate) fn wipe(&self, id: u64) {
+        self.world.wipe(id);
+        self.logs().remove(&id);
+    }
+
+    /// Asks an instance to transfer leadership, if it leads.
+    pub(crate) async fn transfer_leadership(&self, id: u64) {
+        if let Some(replica) = self.replica(id) {
+            let asked = replica.transfer_leadership(None);
+            // It may be suspended.
+            let _ = tokio::time::timeout(ASK_TIMEOUT, asked).await;
+        }
+    }
+
     /// Drops what is left of instances that do not run any more.
     fn note_crashes(&self) {
         let gone = self.running().extract_if(.., |id, _| !self.world.is_up(*id)).collect::<Vec<_>>();
@@ -145,23 +210,18 @@ impl Servers {
     /// Ends an instance in order.
     pub(crate) async fn shut_down(&self, id: u64) {
         let running = self.running().remove(&id);
+        self.world.resume(id);
         if let Some(running) = running {
             // The power may fail meanwhile.
             let ending = self.world.run_in(id, running.node.shut_down());
-            let _ = tokio::time::timeout(Duration::from_secs(10), ending).await;
+            let _ = tokio::time::timeout(END_TIMEOUT, ending).await;
         }
-        self.world.resume(id);
         if tokio::time::timeout(END_TIMEOUT, self.world.stopped(id)).await.is_err() {
-            // Its process does not wait for a slow disk.
+            if !self.world.has_driver_ended(id) {
+                self.world.violation(&format!("instance {id} does not end"));
+            }
+            // Its process does not wait for what its threads still write.
             self.world.crash(id, Crash::Process);
-        }
-    }
-
-    /// The next sync of an instance fails, which ends it.
-    pub(crate) fn fail_sync(&self, id: u64) {
-        if let Some(running) = self.running().get_mut(&id) {
-            running.may_fail = true;
-            self.world.fail_sync(id);
         }
     }
 
@@ -181,7 +241,7 @@ impl Servers {
         running.iter().nth(at).map(|(id, running)| (*id, running.replica.clone()))
     }
 
-    /// Whether all instances run, and one leads the others, each with the log that it votes with.
+    /// Whether all instances run and have a leader, each with the log that it votes with.
     pub(crate) fn is_whole(&self) -> bool {
         self.is_whole_without(None)
     }
@@ -196,24 +256,44 @@ impl Servers {
             let is_replaced = membership.is_some_and(|membership| !membership.replacing.is_empty());
             !matches!(status.role, Role::Looking) && votes && !is_replaced
         };
-        statuses.iter().all(|status| status.as_ref().is_some_and(follows))
+        // One that is suspended may not know of a change.
+        let memberships = || statuses.iter().map(|status| status.as_ref().map(|status| &status.membership));
+        let is_one = memberships().zip(memberships().skip(1)).all(|(one, next)| one == next);
+        is_one && statuses.iter().all(|status| status.as_ref().is_some_and(follows))
     }
 
-    /// Changes the voters, through any instance. It may fail.
-    pub(crate) async fn change_members(&self, change: MemberChange) {
+    /// Whether all instances work together, and no change of the voters is on its way.
+    pub(crate) fn is_settled(&self) -> bool {
+        let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_whole() && changes.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Starts a change of the voters, through any instance. It may fail.
+    pub(crate) fn change_members(&self, change: MemberChange) {
         let Some((_, replica)) = self.draw() else { return };
-        let changing = replica.change_members(change);
-        let changed = tokio::time::timeout(CHANGE_TIMEOUT, changing).await;
-        self.world.note(&format!("{change:?}: {changed:?}"));
+        let world = self.world.clone();
+        let changing = tokio::spawn(async move {
+            let changed = replica.change_members(change).await;
+            world.note(&format!("{change:?}: {changed:?}"));
+        });
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(changing);
+    }
+
+    /// Waits for the outcomes of all changes.
+    pub(crate) async fn settle(&self) {
+        let changes = std::mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner));
+        for changing in changes {
+            let _ = changing.await;
+        }
     }
 
     /// Adds the instances that do not vote.
-    pub(crate) async fn add_voters(&self) {
+    pub(crate) fn add_voters(&self) {
         for id in self.plan.ids() {
             let status = self.draw().map(|(_, replica)| replica.status());
             let membership = status.and_then(|status| status.membership);
             if membership.is_some_and(|membership| !membership.voters.contains_key(&ServerId(id))) {
-                self.change_members(MemberChange::Add(ServerId(id))).await;
+                self.change_members(MemberChange::Add(ServerId(id)));
             }
         }
     }
@@ -221,15 +301,12 @@ impl Servers {
     /// Notes instances that have ended by themselves, and checks that they had a reason. Returns those that do not run.
     pub(crate) async fn down(&self) -> Vec<u64> {
         self.note_crashes();
-        let stopped: Vec<(u64, Stopped, bool)> = {
+        let stopped: Vec<(u64, Stopped)> = {
             let running = self.running();
-            let stopped = running
-                .iter()
-                .filter_map(|(id, running)| Some((*id, running.replica.status().stopped?, running.may_fail)));
-            stopped.collect()
+            running.iter().filter_map(|(id, running)| Some((*id, running.replica.status().stopped?))).collect()
         };
-        for (id, stopped, may_fail) in stopped {
-            if !(may_fail && matches!(stopped, Stopped::Log(_))) {
+        for (id, stopped) in stopped {
+            if !(self.world.has_log_failed(id) && matches!(stopped, Stopped::Log(_))) {
                 self.world.violation(&format!("instance {id} has stopped: {stopped:?}"));
             }
             self.shut_down(id).await;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crossdock_cluster::InjectedBug;
 use crossdock_cluster::platform::simulated::World;
+use crossdock_cluster::{InjectedBug, RequestError};
 
 use crate::clients::Clients;
 use crate::faults;
@@ -42,10 +42,7 @@ pub(crate) fn simulate(seed: u64, bug: Option<InjectedBug>) -> Outcome {
             // What stays connected goes on without one of them.
             let id = 1 + world.below(servers.plan.servers);
             world.note(&format!("isolate {id}"));
-            for other in servers.plan.ids() {
-                world.cut(id, other);
-                world.cut(other, id);
-            }
+            world.isolate(id);
             expect_recovery(&servers, Some(id)).await;
             world.heal();
             expect_recovery(&servers, None).await;
@@ -87,7 +84,9 @@ async fn recover(servers: &Servers, without: Option<u64>) {
             servers.start(id).await;
         }
         if without.is_none() {
-            servers.add_voters().await;
+            servers.settle().await;
+            servers.add_voters();
+            servers.settle().await;
         }
         if servers.is_whole_without(without) && take_commands(servers, without).await {
             return;
@@ -109,14 +108,21 @@ async fn take_commands(servers: &Servers, without: Option<u64>) -> bool {
 /// All instances have the same state, with everything that was answered.
 async fn compare(servers: &Servers) {
     for id in servers.plan.ids() {
-        let Some(replica) = servers.replica(id) else { continue };
+        let Some(replica) = servers.replica(id) else {
+            servers.world.violation(&format!("instance {id} is gone in the end"));
+            continue;
+        };
         match replica.read().await {
             Ok(view) => {
                 let order = servers.record.order();
-                if !view.0.iter().eq(order.iter()) {
-                    let (found, known) = (view.0.len(), order.len());
+                if !view.all.iter().eq(order.iter()) {
+                    let (found, known) = (view.all.len(), order.len());
                     servers.world.violation(&format!("instance {id} has {found} commands in the end, of {known}"));
                 }
+            }
+            // It may have stopped for a reason that says more.
+            Err(RequestError::Ended) if !servers.down().await.is_empty() => {
+                servers.world.violation(&format!("instance {id} ends without faults"));
             }
             Err(problem) => servers.world.violation(&format!("instance {id} cannot be read in the end: {problem}")),
         }

@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
-use super::world::World;
+use tokio::time::Sleep;
+
+use super::world::{Turn, World};
 
 /// A run of an instance.
 #[derive(Clone)]
@@ -45,6 +47,12 @@ pub(super) fn enter(context: Context) -> Entered {
 /// A task of an instance.
 struct InInstance<F> {
     context: Context,
+    /// It has a thread of its own, and is not held up by the others.
+    is_thread: bool,
+    /// It lets others run before.
+    is_late: bool,
+    /// Until it may run.
+    sleep: Option<Pin<Box<Sleep>>>,
     /// `None` only while it is dropped.
     future: Option<Pin<Box<F>>>,
 }
@@ -54,9 +62,27 @@ impl<F: Future> Future for InInstance<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<F::Output> {
         let context = self.context.clone();
-        if !context.world.lock().may_run(&context, cx.waker()) {
-            return Poll::Pending;
+        loop {
+            if let Some(sleep) = &mut self.sleep {
+                ready!(sleep.as_mut().poll(cx));
+                self.sleep = None;
+            }
+            let now = context.world.now();
+            let (is_thread, was_late) = (self.is_thread, self.is_late);
+            match context.world.lock().turn(&context, (now, is_thread, was_late), cx.waker()) {
+                Turn::Now => break,
+                Turn::Never => return Poll::Pending,
+                Turn::AfterOthers => {
+                    self.is_late = true;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Turn::At(millis) => {
+                    self.sleep = Some(Box::pin(tokio::time::sleep_until(context.world.instant(millis))));
+                }
+            }
         }
+        self.is_late = false;
         let _entered = enter(context.clone());
         let Some(future) = &mut self.future else { return Poll::Pending };
         catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))).unwrap_or_else(|panic| {
@@ -78,7 +104,19 @@ pub(crate) fn in_instance<F>(future: F) -> impl Future<Output = F::Output> + Sen
 where
     F: Future + Send,
 {
-    InInstance { context: current(), future: Some(Box::pin(future)) }
+    of(future, false)
+}
+
+/// The same for a task that stands for a thread.
+pub(super) fn of_thread<F>(future: F) -> impl Future<Output = F::Output> + Send
+where
+    F: Future + Send,
+{
+    of(future, true)
+}
+
+fn of<F: Future>(future: F, is_thread: bool) -> InInstance<F> {
+    InInstance { context: current(), is_thread, is_late: false, sleep: None, future: Some(Box::pin(future)) }
 }
 
 impl std::fmt::Debug for Context {

@@ -24,7 +24,20 @@ struct Inode {
     durable: Vec<u8>,
     /// Sectors that were written since the last sync.
     dirty: BTreeSet<usize>,
+    /// It was made empty since then.
+    is_truncated: bool,
     is_locked: bool,
+}
+
+impl Inode {
+    /// The sectors to write: those before a truncation are of no use.
+    fn begin_sync(&mut self) -> BTreeSet<usize> {
+        if std::mem::take(&mut self.is_truncated) {
+            self.durable.clear();
+        }
+        self.durable.resize(self.content.len(), 0);
+        std::mem::take(&mut self.dirty)
+    }
 }
 
 type Names = BTreeMap<PathBuf, usize>;
@@ -39,8 +52,12 @@ pub(super) struct Disk {
     unsynced: Vec<Change>,
     /// Open files of earlier generations are closed.
     pub(super) generation: u64,
-    /// The power fails at an operation of this name, any if it is empty, after so many others of it.
-    pub(super) power_fails_at: Option<(&'static str, u64)>,
+    /// The power fails at an operation, one of this name if it is given, after so many others.
+    pub(super) power_fails_at: Option<(Option<&'static str>, u64)>,
+    /// A sync of the log has failed since the last start.
+    pub(super) has_log_failed: bool,
+    /// There is no space for another byte.
+    pub(super) is_full: bool,
     /// The next sync fails.
     pub(super) fails_sync: bool,
     /// The next part of a received snapshot is stored with a wrong bit.
@@ -93,6 +110,7 @@ impl Disk {
             let file = &mut self.inodes[inode];
             file.content.clear();
             file.dirty.clear();
+            file.is_truncated = true;
             return inode;
         }
         self.inodes.push(Inode::default());
@@ -128,31 +146,38 @@ impl Disk {
         &self.inodes[inode].content
     }
 
-    pub(super) fn write(&mut self, inode: usize, bytes: &[u8], offset: usize) {
+    pub(super) fn write(&mut self, inode: usize, bytes: &[u8], offset: usize) -> io::Result<()> {
         let file = &mut self.inodes[inode];
         let end = offset + bytes.len();
         if file.content.len() < end {
+            if self.is_full {
+                return Err(io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error()));
+            }
             file.content.resize(end, 0);
         }
         file.content[offset..end].copy_from_slice(bytes);
         file.dirty.extend(offset / SECTOR..end.div_ceil(SECTOR));
+        Ok(())
     }
 
     pub(super) fn sync(&mut self, inode: usize) {
-        let Inode { content, durable, dirty, .. } = &mut self.inodes[inode];
-        durable.resize(content.len(), 0);
-        for sector in std::mem::take(dirty) {
-            copy_sector(content, durable, sector);
+        let file = &mut self.inodes[inode];
+        for sector in file.begin_sync() {
+            copy_sector(&file.content, &mut file.durable, sector);
         }
     }
 
     /// Syncs a file, and fails: some sectors are durable, and the others will not be written by a later sync, either.
     pub(super) fn fail_sync(&mut self, inode: usize, random: &mut Random) -> io::Error {
-        let Inode { content, durable, dirty, .. } = &mut self.inodes[inode];
-        durable.resize(content.len(), 0);
-        for sector in std::mem::take(dirty) {
+        let is_log = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.starts_with("log-") || name == "spare"
+        };
+        self.has_log_failed |= self.names.iter().any(|(path, at)| *at == inode && is_log(path));
+        let file = &mut self.inodes[inode];
+        for sector in file.begin_sync() {
             if random.one_in(2) {
-                copy_sector(content, durable, sector);
+                copy_sector(&file.content, &mut file.durable, sector);
             }
         }
         io::Error::other("input/output error")
@@ -165,13 +190,13 @@ impl Disk {
 
     /// No failure is to come.
     pub(super) fn calm_down(&mut self) {
-        (self.power_fails_at, self.fails_sync, self.damages_received) = (None, false, false);
+        (self.power_fails_at, self.fails_sync, self.damages_received, self.is_full) = (None, false, false, false);
     }
 
     /// Closes all files; what was written stays.
     pub(super) fn close_all(&mut self) {
         self.generation += 1;
-        (self.power_fails_at, self.fails_sync) = (None, false);
+        (self.power_fails_at, self.fails_sync, self.has_log_failed) = (None, false, false);
         for inode in &mut self.inodes {
             inode.is_locked = false;
         }
@@ -188,12 +213,17 @@ impl Disk {
                 change(&mut names, one);
             }
         }
-        // A file may have the length of either, and each sector the content of either.
+        // A file may have the length of either or one between, and each sector the content of either.
         let mut inodes = Vec::new();
         for inode in names.values_mut() {
-            let Inode { content, durable, dirty, .. } = &self.inodes[*inode];
-            let len = if random.one_in(2) { content.len() } else { durable.len() };
-            let mut left = durable.clone();
+            let Inode { content, durable, dirty, is_truncated, .. } = &self.inodes[*inode];
+            let (least, most) = (content.len().min(durable.len()), content.len().max(durable.len()));
+            let len = match random.below(3) {
+                0 => content.len(),
+                1 => durable.len(),
+                _ => least + random.index(most - least + 1),
+            };
+            let mut left = if *is_truncated && random.one_in(2) { Vec::new() } else { durable.clone() };
             left.resize(len, 0);
             for sector in dirty {
                 if random.one_in(2) {

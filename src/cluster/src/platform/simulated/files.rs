@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::context::{Context, current};
 use super::disk::Disk;
 use super::random::Random;
-use super::threads::sleep;
+use super::threads::pause;
 
 /// An open file.
 #[derive(Debug)]
@@ -38,6 +38,10 @@ fn operate<T>(
     name: &str,
     operation: impl FnOnce(&mut Disk, &mut Random) -> io::Result<T>,
 ) -> io::Result<T> {
+    // Others may run between two operations.
+    if context.world.lock().random.one_in(16) {
+        pause(Duration::from_millis(1));
+    }
     let now = context.world.now();
     context.world.lock().operate(context, (now, name), operation)
 }
@@ -68,10 +72,18 @@ impl File {
         })
     }
 
+    /// Waits as long as a sync takes.
+    fn wait(&self) {
+        let takes = {
+            let mut state = self.context.world.lock();
+            let most = state.disk(self.context.server).sync_millis;
+            state.random.below(most + 1)
+        };
+        pause(Duration::from_millis(takes));
+    }
+
     fn sync(&self) -> io::Result<()> {
-        let most = self.context.world.lock().disk(self.context.server).sync_millis;
-        let takes = self.context.world.lock().random.below(most + 1);
-        sleep(Duration::from_millis(takes));
+        self.wait();
         self.operate("sync", |disk, random| {
             if std::mem::take(&mut disk.fails_sync) {
                 return Err(disk.fail_sync(self.inode, random));
@@ -110,11 +122,10 @@ impl Write for File {
             if !bytes.is_empty() && std::mem::take(&mut disk.damages_received) {
                 let mut damaged = bytes.to_vec();
                 damaged[random.index(bytes.len())] ^= 1 << random.below(8);
-                disk.write(self.inode, &damaged, offset);
+                disk.write(self.inode, &damaged, offset)
             } else {
-                disk.write(self.inode, bytes, offset);
+                disk.write(self.inode, bytes, offset)
             }
-            Ok(())
         })?;
         self.position += bytes.len();
         Ok(bytes.len())
@@ -177,15 +188,8 @@ pub(crate) fn free_space(_: &Path) -> Option<u64> {
 }
 
 pub(crate) fn write_at(file: &File, _: &Path, bytes: &[u8], offset: u64) -> io::Result<()> {
-    // Others may run between two writes.
-    if file.context.world.lock().random.one_in(16) {
-        sleep(Duration::from_millis(1));
-    }
     let offset = usize::try_from(offset).map_err(io::Error::other)?;
-    file.operate("write", |disk, _| {
-        disk.write(file.inode, bytes, offset);
-        Ok(())
-    })
+    file.operate("write", |disk, _| disk.write(file.inode, bytes, offset))
 }
 
 pub(crate) fn start_writing(_: &File, _: u64, _: u64) {}
@@ -212,6 +216,7 @@ pub(crate) fn open_folder(_: &Path) -> io::Result<File> {
 }
 
 pub(crate) fn sync_folder(opened: &File, _: &Path) -> io::Result<()> {
+    opened.wait();
     opened.operate("sync a folder", |disk, _| {
         disk.sync_names();
         Ok(())

@@ -19,7 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::context::{Context, current};
-use super::pipe::{Found, Pipe};
+use super::pipe::{Found, Pipe, Sent};
+use super::random::Random;
+use super::world::State;
 
 /// Where an instance listens.
 struct Listening {
@@ -54,8 +56,22 @@ impl Network {
     /// Connects everything again.
     pub(super) fn heal(&mut self, now: u64) {
         let healed = std::mem::take(&mut self.cut);
+        let mut refused = Vec::new();
         for pipe in self.pipes.values_mut().filter(|pipe| healed.contains(&(pipe.from, pipe.to))) {
             pipe.release(now + 1);
+            if pipe.has_no_reader && pipe.is_sending() {
+                refused.push(pipe.back);
+            }
+        }
+        for back in refused {
+            self.reset(back, now + 2);
+        }
+    }
+
+    /// Resets a connection by one of its directions, as what the other one has brought is refused.
+    fn reset(&mut self, back: u64, arrival: u64) {
+        if let Some(pipe) = self.pipes.get_mut(&back) {
+            pipe.reset(arrival);
         }
     }
 
@@ -67,20 +83,28 @@ impl Network {
         }
     }
 
-    /// The process of a server has ended: the others learn it, unless its machine has no power.
-    pub(super) fn crashed(&mut self, server: u64, is_silent: bool) {
+    /// The process of a server has ended. Unless its machine has no power, what it has sent still arrives, and then the end of
+    /// its connections.
+    pub(super) fn crashed(&mut self, server: u64, is_silent: bool, now: u64, random: &mut Random) {
         self.listening.retain(|_, listening| listening.server != server);
-        for pipe in self.pipes.values_mut().filter(|pipe| pipe.from == server || pipe.to == server) {
-            if !is_silent {
-                pipe.break_off();
-            }
+        if is_silent {
+            return;
         }
+        for pipe in self.pipes.values_mut().filter(|pipe| pipe.from == server) {
+            let arrival = now + random.below(self.latency + 1);
+            if random.one_in(2) { pipe.end(arrival) } else { pipe.reset(arrival) }
+        }
+        self.forget_readers(server);
     }
 
-    /// A server starts: what is left of connections before is refused.
+    /// A server starts: what still arrives on connections before is refused.
     pub(super) fn started(&mut self, server: u64) {
-        for pipe in self.pipes.values_mut().filter(|pipe| pipe.from == server || pipe.to == server) {
-            pipe.break_off();
+        self.forget_readers(server);
+    }
+
+    fn forget_readers(&mut self, server: u64) {
+        for pipe in self.pipes.values_mut().filter(|pipe| pipe.to == server) {
+            pipe.has_no_reader = true;
         }
     }
 }
@@ -155,8 +179,8 @@ pub(crate) async fn connect(to: SocketAddr, from: Option<IpAddr>) -> io::Result<
             Some(peer) => {
                 let (here, there) = (network.next, network.next + 1);
                 network.next += 2;
-                network.pipes.insert(here, Pipe::new(peer, server));
-                network.pipes.insert(there, Pipe::new(server, peer));
+                network.pipes.insert(here, Pipe::new(peer, server, there));
+                network.pipes.insert(there, Pipe::new(server, peer, here));
                 if let Some(listening) = network.listening.get_mut(&to) {
                     listening.queue.push_back((there, here, own));
                     listening.waker.take().inspect(Waker::wake_by_ref);
@@ -211,17 +235,19 @@ impl AsyncRead for Stream {
                 if !state.is_alive(&self.context) {
                     return Poll::Pending;
                 }
-                let Network { pipes, cut, .. } = &mut state.network;
+                let State { random, network: Network { pipes, cut, .. }, .. } = &mut *state;
                 let Some(pipe) = pipes.get_mut(&self.reads) else { return Poll::Ready(Ok(())) };
                 let is_cut = cut.contains(&(pipe.from, pipe.to));
-                pipe.read(now, buffer.remaining(), is_cut, cx.waker())
+                // Frames may arrive in any pieces.
+                let most = if random.one_in(8) { 1 + random.index(64) } else { usize::MAX };
+                pipe.read(now, most.min(buffer.remaining()), is_cut, cx.waker())
             };
             match found {
                 Found::Bytes(bytes) => {
                     buffer.put_slice(&bytes);
                     return Poll::Ready(Ok(()));
                 }
-                Found::Broken => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                Found::Reset => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
                 Found::Nothing => return Poll::Pending,
                 Found::Later(at) => {
                     let mut sleep = Box::pin(tokio::time::sleep_until(self.context.world.instant(at)));
@@ -248,10 +274,13 @@ impl AsyncWrite for Stream {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
         match pipe.write(bytes, arrival, cx.waker()) {
-            None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            Some(0) if !bytes.is_empty() => Poll::Pending,
-            Some(len) => {
-                let route = (pipe.from, pipe.to);
+            Sent::Reset => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            Sent::Full => Poll::Pending,
+            Sent::Some(len) => {
+                let (route, back, is_refused) = ((pipe.from, pipe.to), pipe.back, pipe.has_no_reader);
+                if is_refused && !state.network.cut.contains(&route) {
+                    state.network.reset(back, arrival + 1);
+                }
                 state.note(now, &format!("{route:?}"), &bytes[..len]);
                 Poll::Ready(Ok(len))
             }
@@ -278,8 +307,8 @@ impl Drop for Stream {
         if let Some(pipe) = state.network.pipes.get_mut(&self.writes) {
             pipe.end(now + 1);
         }
-        if let Some(mut pipe) = state.network.pipes.remove(&self.reads) {
-            pipe.break_off();
+        if let Some(pipe) = state.network.pipes.get_mut(&self.reads) {
+            pipe.has_no_reader = true;
         }
     }
 }

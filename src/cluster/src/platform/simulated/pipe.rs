@@ -10,7 +10,10 @@ const BYTES_MAX: usize = 256 << 10;
 enum Chunk {
     /// The rest of some bytes.
     Bytes(VecDeque<u8>),
+    /// The sender has closed its end.
     End,
+    /// The sender's system does not know the connection.
+    Reset,
 }
 
 /// What a read finds.
@@ -20,24 +23,48 @@ pub(super) enum Found {
     /// Something arrives at this time, in milliseconds.
     Later(u64),
     Nothing,
-    Broken,
+    Reset,
+}
+
+/// What becomes of bytes that are sent.
+pub(super) enum Sent {
+    /// So many are on their way.
+    Some(usize),
+    /// There is no room.
+    Full,
+    /// The connection is broken.
+    Reset,
 }
 
 /// One direction of a connection.
 pub(super) struct Pipe {
     pub(super) from: u64,
     pub(super) to: u64,
+    /// The other direction.
+    pub(super) back: u64,
     /// With the time of their arrival in milliseconds.
     chunks: VecDeque<(u64, Chunk)>,
     len: usize,
     is_broken: bool,
+    /// The receiver is gone: what arrives is answered by a reset.
+    pub(super) has_no_reader: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
 impl Pipe {
-    pub(super) fn new(from: u64, to: u64) -> Self {
-        Self { from, to, chunks: VecDeque::new(), len: 0, is_broken: false, reader: None, writer: None }
+    pub(super) fn new(from: u64, to: u64, back: u64) -> Self {
+        Self {
+            from,
+            to,
+            back,
+            chunks: VecDeque::new(),
+            len: 0,
+            is_broken: false,
+            has_no_reader: false,
+            reader: None,
+            writer: None,
+        }
     }
 
     fn wake_all(&mut self) {
@@ -46,13 +73,9 @@ impl Pipe {
         }
     }
 
-    /// The end of the last chunk.
-    fn last_arrival(&self) -> u64 {
-        self.chunks.back().map_or(0, |(at, _)| *at)
-    }
-
     fn push(&mut self, at: u64, chunk: Chunk) {
-        let at = at.max(self.last_arrival());
+        // Nothing overtakes what was sent before.
+        let at = at.max(self.chunks.back().map_or(0, |(last, _)| *last));
         self.chunks.push_back((at, chunk));
         if let Some(reader) = self.reader.take() {
             reader.wake();
@@ -62,7 +85,7 @@ impl Pipe {
     /// Takes up to so many bytes that have arrived.
     pub(super) fn read(&mut self, now: u64, most: usize, is_cut: bool, waker: &Waker) -> Found {
         if self.is_broken {
-            return Found::Broken;
+            return Found::Reset;
         }
         let found = match self.chunks.front_mut() {
             Some(_) if is_cut => Found::Nothing,
@@ -79,25 +102,34 @@ impl Pipe {
                 return Found::Bytes(taken);
             }
             Some((_, Chunk::End)) => return Found::Bytes(Vec::new()),
+            Some((_, Chunk::Reset)) => {
+                self.is_broken = true;
+                return Found::Reset;
+            }
             None => Found::Nothing,
         };
         self.reader = Some(waker.clone());
         found
     }
 
-    /// Sends some of the bytes, and returns how many; 0 if there is no room, and nothing if the connection is broken.
-    pub(super) fn write(&mut self, bytes: &[u8], arrival: u64, waker: &Waker) -> Option<usize> {
+    /// Sends up to so many of the bytes.
+    pub(super) fn write(&mut self, bytes: &[u8], arrival: u64, waker: &Waker) -> Sent {
         if self.is_broken {
-            return None;
+            return Sent::Reset;
         }
         let len = bytes.len().min(BYTES_MAX.saturating_sub(self.len));
         if len == 0 {
             self.writer = Some(waker.clone());
-            return Some(0);
+            return Sent::Full;
         }
         self.len += len;
         self.push(arrival, Chunk::Bytes(bytes[..len].iter().copied().collect()));
-        Some(len)
+        Sent::Some(len)
+    }
+
+    /// Something is on its way.
+    pub(super) fn is_sending(&self) -> bool {
+        !self.chunks.is_empty()
     }
 
     /// The sender sends no more.
@@ -105,7 +137,12 @@ impl Pipe {
         self.push(arrival, Chunk::End);
     }
 
-    /// Both ends get an error, and what is on its way is lost.
+    /// The sender's system resets the connection.
+    pub(super) fn reset(&mut self, arrival: u64) {
+        self.push(arrival, Chunk::Reset);
+    }
+
+    /// What is on its way is lost, and both ends get an error at once.
     pub(super) fn break_off(&mut self) {
         self.is_broken = true;
         self.wake_all();

@@ -14,10 +14,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Wake, Waker, ready};
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Sleep;
 
-use super::context::{current, enter, in_instance};
+use super::context::{current, enter, in_instance, of_thread};
+use super::world::Kind;
 
 /// What lets a thread run.
 enum Resume {
@@ -31,6 +32,8 @@ enum Yield {
     /// Its future waits.
     Pending,
     Sleep(Duration),
+    /// Others that are ready come first.
+    Others,
     Done(Result<(), Box<dyn Any + Send>>),
 }
 
@@ -80,21 +83,30 @@ fn wait_for_turn(link: &Link) {
     }
 }
 
-/// Lets this time pass for the current thread, if it is not the one of the runtime, which never blocks.
-pub(super) fn sleep(time: Duration) {
+/// Blocks the current thread for this time. The runtime's own thread cannot block: there, the tasks of the instance run only
+/// after this time.
+pub fn pause(time: Duration) {
     if time.is_zero() || std::thread::panicking() {
         return;
     }
-    LINK.with_borrow(|link| {
-        if let Some(link) = link {
-            hand_over(link, Yield::Sleep(time));
-        }
-    });
+    let is_blocked = LINK.with_borrow(|link| link.as_ref().map(|link| hand_over(link, Yield::Sleep(time))).is_some());
+    if !is_blocked {
+        let context = current();
+        let now = context.world.now();
+        context.world.lock().hold_up(&context, now, time);
+    }
 }
 
-/// Lets this time pass for the current thread, such as that of a state machine.
-pub fn delay(time: Duration) {
-    sleep(time);
+/// Lets other threads and tasks run.
+pub(crate) fn yield_thread() {
+    if can_block() {
+        LINK.with_borrow(|link| link.as_ref().map(|link| hand_over(link, Yield::Others)));
+    }
+}
+
+/// Whether the current thread can block.
+fn can_block() -> bool {
+    !std::thread::panicking() && LINK.with_borrow(Option::is_some)
 }
 
 fn block_on(future: impl Future<Output = ()>) {
@@ -160,6 +172,10 @@ impl Future for ThreadTask {
             match self.yields.recv() {
                 Ok(Yield::Pending) => return Poll::Pending,
                 Ok(Yield::Sleep(time)) => self.sleep = Some(Box::pin(tokio::time::sleep(time))),
+                Ok(Yield::Others) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Ok(Yield::Done(done)) => {
                     self.join();
                     if let Err(panic) = done {
@@ -194,21 +210,24 @@ impl Thread {
     pub(crate) fn join(self) {}
 }
 
-/// Runs a future beside others, until it ends or the instance crashes.
-pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-    let task = tokio::spawn(in_instance(future));
+fn register<T>(task: JoinHandle<T>, kind: Kind) -> JoinHandle<T> {
     let context = current();
-    context.world.lock().add_task(&context, task.abort_handle());
+    context.world.lock().add_task(&context, task.abort_handle(), kind);
     task
 }
 
+/// Runs a future beside others, until it ends or the instance crashes.
+pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    register(tokio::spawn(in_instance(future)), Kind::Other)
+}
+
 pub(crate) fn spawn_runtime(_: &str, future: impl Future<Output = ()> + Send + 'static) -> io::Result<Thread> {
-    spawn(future);
+    register(tokio::spawn(in_instance(future)), Kind::Main);
     Ok(Thread)
 }
 
 pub(crate) fn spawn_thread(_: &str, future: impl Future<Output = ()> + Send + 'static) -> io::Result<Thread> {
-    spawn(ThreadTask::start(future)?);
+    register(tokio::spawn(of_thread(ThreadTask::start(future)?)), Kind::Other);
     Ok(Thread)
 }
 
@@ -217,35 +236,71 @@ pub(crate) fn run_in_background(name: &str, work: impl FnOnce() + Send + 'static
 }
 
 pub(crate) fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let (thread, result) = start_with_result(work);
+    let task = of_thread(async move {
+        thread.await;
+        take(&result).expect("the thread has ended")
+    });
+    register(tokio::spawn(task), Kind::Other)
+}
+
+type Shared<T> = Arc<Mutex<Option<T>>>;
+
+fn take<T>(result: &Shared<T>) -> Option<T> {
+    result.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+fn start_with_result<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> (ThreadTask, Shared<T>) {
     let result = Arc::new(Mutex::new(None));
     let shared = Arc::clone(&result);
     let store = async move {
         let done = work();
         *shared.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
     };
-    let thread = ThreadTask::start(store).expect("a thread");
-    let task = tokio::spawn(in_instance(async move {
-        thread.await;
-        let done = result.lock().unwrap_or_else(PoisonError::into_inner).take();
-        done.expect("the thread has ended")
-    }));
-    let context = current();
-    context.world.lock().add_task(&context, task.abort_handle());
-    task
+    (ThreadTask::start(store).expect("a thread"), result)
 }
 
-/// Something that is done at once.
+/// A thread with a result.
 #[derive(Debug)]
-pub(crate) struct Worker<T>(T);
+pub(crate) struct Worker<T> {
+    task: AbortHandle,
+    result: Shared<T>,
+}
 
 impl<T> Worker<T> {
+    /// Waits for the result; `None` where that is not possible.
     pub(crate) fn join(self) -> Option<T> {
-        Some(self.0)
+        while can_block() && !self.task.is_finished() {
+            pause(Duration::from_millis(1));
+        }
+        take(&self.result)
     }
 }
 
-pub(crate) fn spawn_worker<T>(_: &str, work: impl FnOnce() -> T) -> io::Result<Worker<T>> {
-    Ok(Worker(work()))
+pub(crate) fn spawn_worker<T: Send + 'static>(
+    _: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<Worker<T>> {
+    let (thread, result) = start_with_result(work);
+    let task = register(tokio::spawn(of_thread(thread)), Kind::Other).abort_handle();
+    Ok(Worker { task, result })
+}
+
+/// Where threads wait for a change of what a mutex guards.
+#[derive(Debug, Default)]
+pub(crate) struct Condition {}
+
+impl Condition {
+    pub(crate) fn notify_all(&self) {}
+
+    pub(crate) fn wait_while<T>(&self, guarded: &Mutex<T>, timeout: Duration, holds: impl Fn(&T) -> bool) {
+        const STEP: Duration = Duration::from_millis(50);
+        let mut waited = Duration::ZERO;
+        while waited < timeout && holds(&guarded.lock().unwrap_or_else(PoisonError::into_inner)) {
+            pause(STEP);
+            waited += STEP;
+        }
+    }
 }
 
 pub(crate) fn every(_: &str, interval: Duration, mut work: impl FnMut() -> bool + Send + 'static) -> io::Result<()> {
@@ -255,8 +310,4 @@ pub(crate) fn every(_: &str, interval: Duration, mut work: impl FnMut() -> bool 
         }
     });
     Ok(())
-}
-
-pub(crate) fn pause(time: Duration) {
-    sleep(time);
 }

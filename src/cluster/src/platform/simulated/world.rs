@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use crossdock_zab::{LogId, ServerId};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -26,10 +27,32 @@ pub enum Crash {
     Power,
 }
 
+/// When a task may run.
+pub(super) enum Turn {
+    Now,
+    /// Other tasks that are ready come first.
+    AfterOthers,
+    /// At this time, in milliseconds.
+    At(u64),
+    /// It is woken if that changes.
+    Never,
+}
+
+/// What a task is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The driver.
+    Main,
+    Other,
+}
+
 /// A run of an instance.
 #[derive(Default)]
 struct Run {
     tasks: Vec<AbortHandle>,
+    main: Option<AbortHandle>,
+    /// Its tasks without threads of their own do not run before this time, in milliseconds.
+    held_up_until: u64,
     /// Tasks that wait until it runs again, if it is paused.
     paused: Option<Vec<Waker>>,
 }
@@ -39,12 +62,16 @@ pub(super) struct State {
     pub(super) random: Random,
     pub(super) network: Network,
     pub(super) bug: Option<InjectedBug>,
+    /// One in so many tasks that are ready gives way to others; 0 if none does.
+    disorder: u64,
     disks: BTreeMap<u64, Disk>,
     /// The current run of each server.
     current: BTreeMap<u64, u64>,
     last_run: u64,
     runs: BTreeMap<u64, Run>,
     clock_leads: BTreeMap<u64, u64>,
+    /// By run and peer, for an injected bug: the first log of the peer that was not that of the voter.
+    pub(super) first_logs: BTreeMap<(u64, ServerId), LogId>,
     /// A hash of everything that has happened.
     trace: u64,
     violation: Option<String>,
@@ -76,22 +103,45 @@ impl State {
         self.current.get(&context.server) == Some(&context.run)
     }
 
-    /// Whether a task may run now. If not, it is woken once it may.
-    pub(super) fn may_run(&mut self, context: &Context, waker: &Waker) -> bool {
+    /// Whether a task may run now, which may have given way to others.
+    pub(super) fn turn(
+        &mut self,
+        context: &Context,
+        (now, is_thread, was_late): (u64, bool, bool),
+        waker: &Waker,
+    ) -> Turn {
         if !self.is_alive(context) {
-            return false;
+            return Turn::Never;
         }
-        match self.runs.get_mut(&context.run).and_then(|run| run.paused.as_mut()) {
-            Some(paused) => {
-                paused.push(waker.clone());
-                false
-            }
-            None => true,
+        let run = self.runs.entry(context.run).or_default();
+        if let Some(paused) = &mut run.paused {
+            paused.push(waker.clone());
+            return Turn::Never;
         }
+        if !is_thread && run.held_up_until > now {
+            return Turn::At(run.held_up_until);
+        }
+        if !was_late && self.disorder > 0 && self.random.one_in(self.disorder) {
+            return Turn::AfterOthers;
+        }
+        Turn::Now
     }
 
-    pub(super) fn add_task(&mut self, context: &Context, task: AbortHandle) {
+    /// Lets the tasks of an instance run only after this time, but for those with threads of their own.
+    pub(super) fn hold_up(&mut self, context: &Context, now: u64, time: Duration) {
         let run = self.runs.entry(context.run).or_default();
+        run.held_up_until = run.held_up_until.max(now) + u64::try_from(time.as_millis()).unwrap_or(0);
+    }
+
+    pub(super) fn add_task(&mut self, context: &Context, task: AbortHandle, kind: Kind) {
+        if !self.is_alive(context) {
+            // It has crashed in the middle of this.
+            task.abort();
+        }
+        let run = self.runs.entry(context.run).or_default();
+        if kind == Kind::Main {
+            run.main = Some(task.clone());
+        }
         run.tasks.retain(|task| !task.is_finished());
         run.tasks.push(task);
     }
@@ -118,7 +168,7 @@ impl State {
             return Err(closed());
         }
         let power_fails_at = self.disk(context.server).power_fails_at.as_mut();
-        if let Some((_, left)) = power_fails_at.filter(|(at, _)| at.is_empty() || *at == name) {
+        if let Some((_, left)) = power_fails_at.filter(|(at, _)| at.is_none_or(|at| at == name)) {
             if *left == 0 {
                 self.crash(now, context.server, Crash::Power);
                 return Err(closed());
@@ -138,7 +188,8 @@ impl State {
             Crash::Process => disk.close_all(),
             Crash::Power => disk.lose_power(&mut self.random),
         }
-        self.network.crashed(server, crash == Crash::Power);
+        let is_silent = crash == Crash::Power;
+        self.network.crashed(server, is_silent, now, &mut self.random);
         for task in self.runs.get(&run).iter().flat_map(|run| &run.tasks) {
             task.abort();
         }
@@ -153,11 +204,13 @@ impl World {
             random: Random::new(seed),
             network: Network::default(),
             bug,
+            disorder: 0,
             disks: BTreeMap::new(),
             current: BTreeMap::new(),
             last_run: 0,
             runs: BTreeMap::new(),
             clock_leads: BTreeMap::new(),
+            first_logs: BTreeMap::new(),
             trace: 0,
             violation: None,
             is_shown: std::env::var_os("CROSSDOCK_TRACE").is_some(),
@@ -179,10 +232,11 @@ impl World {
         self.began + Duration::from_millis(millis)
     }
 
-    /// Starts another run of a server by a function, unless the server runs or its last run has not ended.
+    /// Starts another run of a server, which must not run, by a function.
     pub fn start<T>(&self, server: u64, start: impl FnOnce() -> T) -> T {
         let context = {
             let mut state = self.lock();
+            assert!(!state.current.contains_key(&server), "server {server} runs");
             state.last_run += 1;
             let run = state.last_run;
             state.runs.insert(run, Run::default());
@@ -217,8 +271,11 @@ impl World {
     }
 
     /// Waits until all tasks of servers that do not run have ended.
+    ///
+    /// # Panics
+    /// They do not.
     pub async fn ended(&self) {
-        loop {
+        for _ in 0..1_000_000 {
             let is_over = {
                 let mut state = self.lock();
                 let current: Vec<u64> = state.current.values().copied().collect();
@@ -232,6 +289,15 @@ impl World {
             }
             tokio::task::yield_now().await;
         }
+        panic!("tasks of a crashed server do not end");
+    }
+
+    /// Whether the driver of a server that is ending has ended. Its threads may still wait for a disk.
+    #[must_use]
+    pub fn has_driver_ended(&self, server: u64) -> bool {
+        let state = self.lock();
+        let run = state.current.get(&server).and_then(|run| state.runs.get(run));
+        run.and_then(|run| run.main.as_ref()).is_none_or(AbortHandle::is_finished)
     }
 
     /// Crashes a server.
@@ -250,7 +316,9 @@ impl World {
                 if tasks.iter().all(AbortHandle::is_finished) {
                     state.current.remove(&server);
                     state.disk(server).close_all();
-                    state.network.crashed(server, false);
+                    let now = self.now();
+                    let State { network, random, .. } = &mut *state;
+                    network.crashed(server, false, now, random);
                     return;
                 }
             }
@@ -258,14 +326,31 @@ impl World {
         }
     }
 
-    /// The power of a server fails at a file operation of this name, any if it is empty, after so many others of it.
-    pub fn lose_power_at(&self, server: u64, operation: &'static str, others: u64) {
+    /// The power of a server fails at a file operation, one of this name if it is given, after so many others.
+    pub fn lose_power_at(&self, server: u64, operation: Option<&'static str>, others: u64) {
         self.lock().disk(server).power_fails_at = Some((operation, others));
     }
 
     /// The next sync of a server fails.
     pub fn fail_sync(&self, server: u64) {
         self.lock().disk(server).fails_sync = true;
+    }
+
+    /// Whether a sync of the log of a server has failed since its last start.
+    #[must_use]
+    pub fn has_log_failed(&self, server: u64) -> bool {
+        self.lock().disk(server).has_log_failed
+    }
+
+    /// The disk of a server has no space for another byte, or has again.
+    pub fn set_full(&self, server: u64, is_full: bool) {
+        self.lock().disk(server).is_full = is_full;
+    }
+
+    /// Whether the disk of a server is full.
+    #[must_use]
+    pub fn is_full(&self, server: u64) -> bool {
+        self.lock().disk(server).is_full
     }
 
     /// A part of the next snapshot that a server receives is stored with a wrong bit.
@@ -314,6 +399,21 @@ impl World {
             run.and_then(|run| state.runs.get_mut(&run)?.paused.take())
         };
         paused.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Lets one in so many tasks that are ready give way to others; 0 if none does.
+    pub fn set_disorder(&self, cases: u64) {
+        self.lock().disorder = cases;
+    }
+
+    /// Holds up everything between a server and all others until it is [healed](Self::heal).
+    pub fn isolate(&self, server: u64) {
+        let mut state = self.lock();
+        let others: Vec<u64> = state.disks.keys().copied().filter(|other| *other != server).collect();
+        for other in others {
+            state.network.cut(server, other);
+            state.network.cut(other, server);
+        }
     }
 
     /// What a server sends reaches another one only after it is [healed](Self::heal).

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -137,6 +137,27 @@ pub(crate) fn every(name: &str, interval: Duration, mut work: impl FnMut() -> bo
         }
     })?;
     Ok(())
+}
+
+/// Where threads wait for a change of what a mutex guards.
+#[derive(Debug, Default)]
+pub(crate) struct Condition(Condvar);
+
+impl Condition {
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
+    }
+
+    /// Blocks the current thread as long as a condition holds, for a limited time.
+    pub(crate) fn wait_while<T>(&self, guarded: &Mutex<T>, timeout: Duration, holds: impl Fn(&T) -> bool) {
+        let guard = guarded.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.0.wait_timeout_while(guard, timeout, |guarded| holds(guarded)));
+    }
+}
+
+/// Lets other threads run.
+pub(crate) fn yield_thread() {
+    std::thread::yield_now();
 }
 
 /// Blocks the current thread for about this time.
