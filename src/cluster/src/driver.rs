@@ -231,6 +231,10 @@ impl Driver {
                     // This thread was held up. What has arrived meanwhile must be read before anyone is taken for silent.
                     tokio::task::yield_now().await;
                 }
+                if incoming.len() + requests.len() > 1 {
+                    // Where there is much to do, connections receive more now. Larger rounds need fewer messages and syncs.
+                    tokio::task::yield_now().await;
+                }
                 self.drain_queues(&mut incoming, &mut requests);
                 self.take_rarer(&mut inputs);
             }

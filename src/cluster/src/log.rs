@@ -234,6 +234,14 @@ fn send_all(messages: Vec<(Link, WeakOutbox, Message)>) -> Vec<Link> {
 
 async fn write_all(mut wal: Wal, queue: &Queue, results: &mpsc::Sender<Written>, latencies: &Latencies) {
     while let Some((mut batch, mut last)) = queue.take().await {
+        if batch.txns > 1 {
+            // Where there is much to do, more follow at once, and share the sync.
+            platform::yield_thread();
+            if let Some((more, last_of_more)) = queue.try_take() {
+                batch.append(more);
+                last = last_of_more;
+            }
+        }
         let begun = Instant::now();
         let mut full_links = Vec::new();
         if is_injected(InjectedBug::SendBeforeSync) {

@@ -35,6 +35,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+/// As in the gateway.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Answers that are written together.
 const ANSWERS_MAX: usize = 256;
 
@@ -105,6 +109,13 @@ async fn handle(stream: TcpStream, client: Replica<Register>) {
     let writer = tokio::spawn(async move {
         let mut ready = Vec::new();
         while pending_answers.recv_many(&mut ready, ANSWERS_MAX).await > 0 {
+            // Others that are ready follow now.
+            tokio::task::yield_now().await;
+            while ready.len() < ANSWERS_MAX
+                && let Ok(answer) = pending_answers.try_recv()
+            {
+                ready.push(answer);
+            }
             let text: String = ready.drain(..).collect();
             if write.write_all(text.as_bytes()).await.is_err() {
                 return;
