@@ -73,7 +73,12 @@ pub(crate) fn spawn_thread(name: &str, future: impl Future<Output = ()> + Send +
 /// # Errors
 /// The thread cannot be started.
 pub(crate) fn spawn_runtime(name: &str, future: impl Future<Output = ()> + Send + 'static) -> io::Result<Thread> {
-    Thread::start(name, Builder::new_current_thread().enable_all().build()?, future)
+    // Waking the future that a runtime blocks on takes system calls, even from its own thread; waking a task takes none.
+    let task = async {
+        // A panic has been reported where it occurred.
+        let _ = tokio::spawn(future).await;
+    };
+    Thread::start(name, Builder::new_current_thread().enable_all().build()?, task)
 }
 
 /// Runs a future beside others in the current runtime.
