@@ -207,8 +207,11 @@ impl Driver {
             let mut is_tick = false;
             if self.log.is_full() {
                 // Back-pressure: accept nothing new until the disk catches up.
-                let written = self.log.written().await;
-                self.written(written, &mut inputs);
+                tokio::select! {
+                    biased;
+                    written = self.log.written() => self.written(written, &mut inputs),
+                    event = self.state.event() => self.handle_state(event),
+                }
             } else if self.state.backlog() >= self.backlog_max {
                 // Back-pressure: accept nothing new until the state machines catch up.
                 tokio::select! {
@@ -454,7 +457,8 @@ impl Driver {
         // A connection that has ended has logged why.
         if problem == NotQueued::Full {
             let bytes = self.settings.queue_bytes();
-            tracing::warn!(%peer, bytes, "queue for another instance is full; its connection is reopened");
+            let messages = self.settings.limits.messages;
+            tracing::warn!(%peer, messages, bytes, "queue for another instance is full; its connection is reopened");
             self.activity.links.queue_full += 1;
         } else {
             self.activity.links.broken += 1;

@@ -234,6 +234,7 @@ fn send_all(messages: Vec<(Link, WeakOutbox, Message)>) -> Vec<Link> {
 
 async fn write_all(mut wal: Wal, queue: &Queue, results: &mpsc::Sender<Written>, latencies: &Latencies) {
     while let Some((mut batch, mut last)) = queue.take().await {
+        let begun = Instant::now();
         if batch.txns > 1 {
             // Where there is much to do, more follow at once, and share the sync.
             platform::yield_thread();
@@ -242,7 +243,6 @@ async fn write_all(mut wal: Wal, queue: &Queue, results: &mpsc::Sender<Written>,
                 last = last_of_more;
             }
         }
-        let begun = Instant::now();
         let mut full_links = Vec::new();
         if is_injected(InjectedBug::SendBeforeSync) {
             full_links = send_all(mem::take(&mut batch.then));

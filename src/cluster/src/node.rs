@@ -84,17 +84,11 @@ impl Node {
     /// # Errors
     /// See [`StartError`].
     pub fn start(settings: &Settings, machines: Machines) -> Result<Self, StartError> {
-        let Some(member) = settings.members.get(&settings.id) else {
-            return Err(StartError::Settings(format!("server {} is not one of the members", settings.id)));
-        };
-        if !settings.members.values().any(|member| member.votes) {
-            return Err(StartError::Settings("no member votes".to_owned()));
-        }
-        settings.check_network().map_err(StartError::Settings)?;
+        settings.check().map_err(StartError::Settings)?;
         if let Some(tls) = &settings.tls {
             tls.check().map_err(|problem| StartError::Settings(problem.to_string()))?;
         }
-        let listener = member.address.listen();
+        let listener = settings.members[&settings.id].address.listen();
         let listener = listener.map_err(|(address, source)| StartError::Listen { address, source })?;
         let address = listener.local_addr().map_err(StartError::Socket)?;
         let (to_driver, incoming) = mpsc::channel(INCOMING_LEN_MAX);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crossdock_tls::MutualTls;
 use crossdock_zab::{Config, LogId, ServerId};
+use tokio::sync::Semaphore;
 
 use crate::address::Address;
 use crate::wal;
@@ -20,21 +21,33 @@ pub struct Member {
     pub votes: bool,
 }
 
-/// Limits of what waits in memory, in bytes of commands or transactions.
+/// Limits of what waits in memory, in bytes unless stated otherwise. None may be 0.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Commands that are not answered yet; further ones wait.
     pub commands: usize,
     /// The same for commands with reserved capacity.
     pub reserved_commands: usize,
-    /// Writes to the log. Above it, nothing is accepted.
+    /// Writes to the log. From there on, nothing is accepted.
     pub log: usize,
-    /// Transactions that are not applied yet. Above it, no commands are accepted until half of them are applied.
+    /// Transactions that are not applied yet, at least 2. From there on, no commands without reserved capacity are accepted
+    /// until half of them are applied.
     pub behind: usize,
-    /// The same, without those that were committed before this instance followed. Above it, nothing is accepted.
+    /// The same, without those that were committed before this instance followed. From there on, nothing is accepted.
     pub behind_max: usize,
-    /// The number of messages for one other instance. Above it, its connection is reopened.
+    /// The number of messages for one other instance. If there are more, its connection is reopened.
     pub messages: usize,
+}
+
+impl Limits {
+    /// Whether an instance can work with them.
+    fn are_usable(&self) -> bool {
+        let of_semaphores = [self.commands, self.reserved_commands, self.messages];
+        of_semaphores.iter().all(|limit| (1..=Semaphore::MAX_PERMITS).contains(limit))
+            && self.log >= 1
+            && self.behind >= 2
+            && self.behind_max >= 1
+    }
 }
 
 impl Default for Limits {
@@ -117,11 +130,28 @@ impl Settings {
         format!("{id}.{}", self.cluster)
     }
 
+    /// Checks what would keep the instance from working.
+    ///
+    /// # Errors
+    /// This server is not a member, no member votes, or a limit is 0 or too large; see [`Settings::check_network`].
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if !self.members.contains_key(&self.id) {
+            return Err(format!("server {} is not one of the members", self.id));
+        }
+        if !self.members.values().any(|member| member.votes) {
+            return Err("no member votes".to_owned());
+        }
+        if !self.limits.are_usable() {
+            return Err(format!("a limit is 0 or too large: {:?}", self.limits));
+        }
+        self.check_network()
+    }
+
     /// Checks the members' addresses where connections are not authenticated.
     ///
     /// # Errors
     /// An address that needs TLS or a trusted network, or a mix of address families.
-    pub(crate) fn check_network(&self) -> Result<(), String> {
+    fn check_network(&self) -> Result<(), String> {
         if self.tls.is_some() {
             return Ok(());
         }

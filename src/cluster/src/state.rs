@@ -83,6 +83,13 @@ pub(crate) enum Event {
     Failed(String),
 }
 
+impl Event {
+    /// The thread has ended without a report.
+    fn ended() -> Self {
+        Self::Failed("the state thread has ended".to_owned())
+    }
+}
+
 /// The state thread, as the driver sees it. It ends, after everything submitted, once this is dropped.
 pub(crate) struct State {
     /// `None` once it ends.
@@ -193,7 +200,7 @@ impl State {
             biased;
             // These are few.
             event = self.events.recv() => {
-                event.unwrap_or_else(|| Event::Failed("the state thread has ended".to_owned()))
+                event.unwrap_or_else(Event::ended)
             }
             Some(replies) = self.replies.recv() => Event::Replies(replies),
         }
@@ -201,7 +208,11 @@ impl State {
 
     /// The next event, if there is one already.
     pub(crate) fn try_event(&mut self) -> Option<Event> {
-        self.events.try_recv().ok().or_else(|| self.replies.try_recv().ok().map(Event::Replies))
+        match self.events.try_recv() {
+            Ok(event) => Some(event),
+            Err(mpsc::error::TryRecvError::Empty) => self.replies.try_recv().ok().map(Event::Replies),
+            Err(mpsc::error::TryRecvError::Disconnected) => Some(Event::ended()),
+        }
     }
 }
 

@@ -101,7 +101,9 @@ impl Client {
 
     /// An instance that runs must answer.
     fn check_end<T>(&self, used: &Used, outcome: &Result<T, RequestError>) {
-        let has_ended = self.servers.world.run_of(used.id) != Some(used.run) || used.replica.status().stopped.is_some();
+        let has_ended = self.servers.world.run_of(used.id) != Some(used.run)
+            || self.servers.replica(used.id).is_none()
+            || used.replica.status().stopped.is_some();
         if matches!(outcome, Err(RequestError::Ended)) && !has_ended {
             self.servers.world.violation(&format!("instance {} drops a request", used.id));
         }

@@ -169,7 +169,7 @@ impl Servers {
             }
             // The power failed while it started.
             Err(_) if !self.world.is_up(id) => {}
-            Err(_) if self.world.has_log_failed(id) || self.world.is_full(id) => {
+            Err(_) if self.world.has_sync_failed(id) || self.world.is_full(id) => {
                 self.world.crash(id, Crash::Process);
             }
             Err(problem) => {

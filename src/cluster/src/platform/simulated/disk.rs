@@ -54,7 +54,8 @@ pub(super) struct Disk {
     pub(super) generation: u64,
     /// The power fails at an operation, one of this name if it is given, after so many others.
     pub(super) power_fails_at: Option<(Option<&'static str>, u64)>,
-    /// A sync of the log has failed since the last start.
+    /// A sync has failed since the last start, and one of the log.
+    pub(super) has_sync_failed: bool,
     pub(super) has_log_failed: bool,
     /// There is no space for another byte.
     pub(super) is_full: bool,
@@ -169,10 +170,13 @@ impl Disk {
 
     /// Syncs a file, and fails: some sectors are durable, and the others will not be written by a later sync, either.
     pub(super) fn fail_sync(&mut self, inode: usize, random: &mut Random) -> io::Error {
+        // The next segment has its first header before it has its name.
+        let has_header = self.inodes[inode].content.first().is_some_and(|first| *first != 0);
         let is_log = |path: &PathBuf| {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            name.starts_with("log-") || name == "spare"
+            name.starts_with("log-") || (name == "spare" && has_header)
         };
+        self.has_sync_failed = true;
         self.has_log_failed |= self.names.iter().any(|(path, at)| *at == inode && is_log(path));
         let file = &mut self.inodes[inode];
         for sector in file.begin_sync() {
@@ -196,7 +200,8 @@ impl Disk {
     /// Closes all files; what was written stays.
     pub(super) fn close_all(&mut self) {
         self.generation += 1;
-        (self.power_fails_at, self.fails_sync, self.has_log_failed) = (None, false, false);
+        (self.power_fails_at, self.fails_sync) = (None, false);
+        (self.has_sync_failed, self.has_log_failed) = (false, false);
         for inode in &mut self.inodes {
             inode.is_locked = false;
         }

@@ -336,6 +336,12 @@ impl World {
         self.lock().disk(server).fails_sync = true;
     }
 
+    /// Whether a sync of any file of a server has failed since its last start.
+    #[must_use]
+    pub fn has_sync_failed(&self, server: u64) -> bool {
+        self.lock().disk(server).has_sync_failed
+    }
+
     /// Whether a sync of the log of a server has failed since its last start.
     #[must_use]
     pub fn has_log_failed(&self, server: u64) -> bool {

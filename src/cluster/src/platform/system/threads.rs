@@ -73,7 +73,8 @@ pub(crate) fn spawn_thread(name: &str, future: impl Future<Output = ()> + Send +
 /// # Errors
 /// The thread cannot be started.
 pub(crate) fn spawn_runtime(name: &str, future: impl Future<Output = ()> + Send + 'static) -> io::Result<Thread> {
-    // Waking the future that a runtime blocks on takes system calls, even from its own thread; waking a task takes none.
+    // A runtime asks the system for events before it polls the future that it blocks on; tasks that its own thread wakes are
+    // polled without that.
     let task = async {
         // A panic has been reported where it occurred.
         let _ = tokio::spawn(future).await;
