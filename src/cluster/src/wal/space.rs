@@ -154,7 +154,12 @@ impl Space {
                         return Err(error);
                     }
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // Not for lack of space: it is tried again once the segment is needed, which takes commands.
+                    self.state().problem = None;
+                    self.is_lacking.store(false, Ordering::Release);
+                    return Err(error);
+                }
             }
         }
     }
