@@ -4,6 +4,11 @@
 //! What runs for the life of an instance is a future, even where it blocks a thread of its own: the log and the state. What
 //! ends is a closure.
 
+#[cfg(any(test, feature = "simulation"))]
+#[cfg_attr(not(feature = "simulation"), expect(dead_code, reason = "the test of power losses needs a part of it"))]
+pub(crate) mod disk;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) mod seeded;
 #[cfg(feature = "simulation")]
 pub mod simulated;
 #[cfg(not(feature = "simulation"))]

@@ -5,11 +5,9 @@
 //! at a time, and hands over where a disk takes its time.
 
 mod context;
-mod disk;
 pub(crate) mod files;
 pub(crate) mod network;
 mod pipe;
-mod random;
 mod threads;
 mod world;
 
@@ -22,7 +20,6 @@ pub(crate) use self::threads::{
     spawn_worker, yield_thread,
 };
 pub use self::{
-    random::Random,
     threads::pause,
     world::{Crash, World},
 };
@@ -42,7 +39,7 @@ pub(crate) fn random() -> u64 {
     current().world.lock().random.next()
 }
 
-/// The first log of a peer that the current instance was told instead of that of the voter.
+/// The first log of a peer, other than that of the voter, that the current instance has seen.
 pub(crate) fn first_log(peer: ServerId, log: LogId) -> LogId {
     let context = current();
     *context.world.lock().first_logs.entry((context.run, peer)).or_insert(log)

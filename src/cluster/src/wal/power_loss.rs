@@ -5,7 +5,6 @@
 //! folder and opened (as in Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014). Then the power fails
 //! again while the log is opened.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -13,148 +12,52 @@ use bytes::Bytes;
 use crossdock_zab::{Blob, Epoch, LogState, Payload, Point, Summary, Txn, Write, Zxid};
 
 use super::{Identity, Options, SECTOR, UNLIMITED, Wal, adopt_snapshot, purge, save_snapshot, snapshot_path};
+use crate::platform::disk::Disk;
 use crate::platform::files::{FileOp, mark, start_recording, stop_recording};
+use crate::platform::seeded::Random;
 
 const IDENTITY: Identity = Identity { cluster: 7, server: 1 };
 const SMALL: Options = Options { segment_len: 8 * SECTOR as u64 };
 /// Operations in the life of a log.
 const STEPS: usize = 40;
 
-/// A deterministic random number generator (splitmix64).
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % limit as u64).expect("below a usize")
+/// A disk on which the files of a folder are durable.
+fn disk_of(folder: &Path) -> Disk {
+    let mut disk = Disk::default();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("a file").path();
+        let inode = disk.create(&path);
+        disk.write(inode, &std::fs::read(&path).expect("a file"), 0).expect("space");
+        disk.sync(inode);
     }
+    disk.sync_names();
+    disk
+}
 
-    fn coin(&mut self) -> bool {
-        self.below(2) == 0
+fn apply(disk: &mut Disk, path: &Path, op: &FileOp) {
+    let inode = disk.find(path);
+    match op {
+        FileOp::Create => {
+            disk.create(path);
+        }
+        FileOp::Write { offset, bytes } => {
+            let offset = usize::try_from(*offset).expect("a small file");
+            disk.write(inode.expect("a file"), bytes, offset).expect("space");
+        }
+        FileOp::Sync => disk.sync(inode.expect("a file")),
+        FileOp::Rename(to) => disk.rename(path, to).expect("a file"),
+        FileOp::Remove => disk.remove(path).expect("a file"),
+        FileOp::SyncFolder => disk.sync_names(),
+        FileOp::Mark(_) => {}
     }
 }
 
-/// A file: its durable content, its current content, and the sectors where they differ.
-#[derive(Clone, Default)]
-struct Inode {
-    durable: Vec<u8>,
-    now: Vec<u8>,
-    dirty: BTreeSet<usize>,
-}
-
-/// A name change that is not durable yet.
-#[derive(Clone)]
-enum Change {
-    Add(PathBuf, usize),
-    Rename(PathBuf, PathBuf),
-    Remove(PathBuf),
-}
-
-/// A disk with one folder.
-#[derive(Clone, Default)]
-struct Disk {
-    inodes: Vec<Inode>,
-    now: BTreeMap<PathBuf, usize>,
-    durable: BTreeMap<PathBuf, usize>,
-    unsynced: Vec<Change>,
-}
-
-fn change_names(names: &mut BTreeMap<PathBuf, usize>, change: &Change) {
-    match change {
-        Change::Add(path, inode) => {
-            names.insert(path.clone(), *inode);
-        }
-        Change::Rename(from, to) => {
-            if let Some(inode) = names.remove(from) {
-                names.insert(to.clone(), inode);
-            }
-        }
-        Change::Remove(path) => {
-            names.remove(path);
-        }
-    }
-}
-
-impl Disk {
-    /// A disk on which the files of a folder are durable.
-    fn of(folder: &Path) -> Self {
-        let mut this = Self::default();
-        for entry in std::fs::read_dir(folder).expect("a folder") {
-            let path = entry.expect("a file").path();
-            let bytes = std::fs::read(&path).expect("a file");
-            this.inodes.push(Inode { durable: bytes.clone(), now: bytes, dirty: BTreeSet::new() });
-            this.now.insert(path, this.inodes.len() - 1);
-        }
-        this.durable = this.now.clone();
-        this
-    }
-
-    fn change_name(&mut self, one: Change) {
-        change_names(&mut self.now, &one);
-        self.unsynced.push(one);
-    }
-
-    fn apply(&mut self, path: &Path, op: &FileOp) {
-        match op {
-            FileOp::Create => match self.now.get(path) {
-                Some(inode) => {
-                    let inode = &mut self.inodes[*inode];
-                    inode.dirty.extend(0..inode.now.len().div_ceil(SECTOR));
-                    inode.now.clear();
-                }
-                None => {
-                    self.inodes.push(Inode::default());
-                    self.change_name(Change::Add(path.to_owned(), self.inodes.len() - 1));
-                }
-            },
-            FileOp::Write { offset, bytes } => {
-                let inode = &mut self.inodes[self.now[path]];
-                let begin = usize::try_from(*offset).expect("a small file");
-                let end = begin + bytes.len();
-                inode.now.resize(inode.now.len().max(end), 0);
-                inode.now[begin..end].copy_from_slice(bytes);
-                inode.dirty.extend(begin / SECTOR..end.div_ceil(SECTOR));
-            }
-            FileOp::Sync => {
-                let inode = &mut self.inodes[self.now[path]];
-                inode.durable.clone_from(&inode.now);
-                inode.dirty.clear();
-            }
-            FileOp::Rename(to) => self.change_name(Change::Rename(path.to_owned(), to.clone())),
-            FileOp::Remove => self.change_name(Change::Remove(path.to_owned())),
-            FileOp::SyncFolder => {
-                self.durable = self.now.clone();
-                self.unsynced.clear();
-            }
-            FileOp::Mark(_) => {}
-        }
-    }
-
-    /// Writes what may be left after a power loss to a folder.
-    fn write_remains(&self, folder: &Path, rng: &mut Rng) {
-        let mut names = self.durable.clone();
-        let in_order = rng.coin();
-        let kept = rng.below(self.unsynced.len() + 1);
-        for (at, one) in self.unsynced.iter().enumerate() {
-            if if in_order { at < kept } else { rng.coin() } {
-                change_names(&mut names, one);
-            }
-        }
-        for (path, inode) in names {
-            let inode = &self.inodes[inode];
-            let len = if rng.coin() { inode.now.len() } else { inode.durable.len() };
-            let mut bytes = inode.durable.clone();
-            bytes.resize(len, 0);
-            for sector in &inode.dirty {
-                let (begin, end) = (sector * SECTOR, ((sector + 1) * SECTOR).min(inode.now.len()).min(len));
-                if begin < end && rng.coin() {
-                    bytes[begin..end].copy_from_slice(&inode.now[begin..end]);
-                }
-            }
-            std::fs::write(folder.join(path.file_name().expect("a name")), bytes).expect("a file");
-        }
+/// Writes what may be left after a power loss to a folder.
+fn write_remains(disk: &Disk, folder: &Path, random: &mut Random) {
+    let mut left = disk.clone();
+    left.lose_power(random);
+    for (path, content) in left.files() {
+        std::fs::write(folder.join(path.file_name().expect("a name")), content).expect("a file");
     }
 }
 
@@ -166,7 +69,7 @@ struct RecordedLog {
 }
 
 /// Runs a log through random operations: transactions, synchronisations with TRUNC, SNAP or a long DIFF, snapshots and purges.
-fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
+fn run_log(folder: &Path, rng: &mut Random) -> RecordedLog {
     start_recording(folder);
     let mut wal = Wal::create(folder, IDENTITY, SMALL, true).expect("a new log");
     let mut after = vec![LogState::default()];
@@ -188,7 +91,7 @@ fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
     for _ in 0..STEPS {
         let end = now.history().end();
         let last = end.zxid;
-        match rng.below(10) {
+        match rng.index(10) {
             0 => {
                 save_snapshot(folder, &Summary { point: end, membership: None }, UNLIMITED, |to| {
                     to.write_all(b"state")
@@ -199,7 +102,7 @@ fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
             1 => {
                 epoch += 1;
                 write(&mut wal, &begin(epoch));
-                let counter = last.counter.saturating_sub(u32::try_from(rng.below(3)).expect("small")).max(1);
+                let counter = last.counter.saturating_sub(u32::try_from(rng.index(3)).expect("small")).max(1);
                 let to = Zxid::new(last.epoch, counter);
                 if let Some(to) = now.history().point_at(to).filter(|_| last != Zxid::ZERO) {
                     write(&mut wal, &[Write::Truncate(to)]);
@@ -238,7 +141,7 @@ fn run_log(folder: &Path, rng: &mut Rng) -> RecordedLog {
             }
             _ => {
                 let (first, count) = if last.epoch == Epoch(epoch) { (last.counter + 1, 2) } else { (1, 1) };
-                let size = 1 + rng.below(1_000);
+                let size = 1 + rng.index(1_000);
                 let mut after = end;
                 let next = |counter| {
                     let txn = txn(after, Zxid::new(Epoch(epoch), counter), size);
@@ -314,13 +217,13 @@ fn a_power_loss_at_any_step_loses_nothing_acknowledged() {
     let lives: u64 = std::env::var("CROSSDOCK_LIVES").map_or(2, |text| text.parse().expect("a number"));
     let (mut losses, mut while_opened) = (0, 0);
     for seed in 1..=lives {
-        let mut rng = Rng(seed);
+        let mut rng = Random::new(seed);
         let home = tempfile::tempdir().expect("a folder");
         let life = run_log(home.path(), &mut rng);
         let mut disk = Disk::default();
         let (mut acknowledged, mut is_made) = (0, false);
         for (at, (path, op)) in life.ops.iter().enumerate() {
-            disk.apply(path, op);
+            apply(&mut disk, path, op);
             if let FileOp::Mark(number) = op {
                 (acknowledged, is_made) = (*number, true);
             }
@@ -330,8 +233,8 @@ fn a_power_loss_at_any_step_loses_nothing_acknowledged() {
             // The write after it may have been started.
             let begun = (acknowledged + 1).min(life.after.len() - 1);
             let left = tempfile::tempdir().expect("a folder");
-            disk.write_remains(left.path(), &mut rng);
-            let first = Disk::of(left.path());
+            write_remains(&disk, left.path(), &mut rng);
+            let first = disk_of(left.path());
             let ops = check_recovery(left.path(), (acknowledged, begun), &life, &format!("life {seed}, step {at}"));
             losses += 1;
             if ops.is_empty() || at % 4 != 0 {
@@ -339,10 +242,10 @@ fn a_power_loss_at_any_step_loses_nothing_acknowledged() {
             }
             // Fail once more while it is opened.
             let mut again = first;
-            let until = rng.below(ops.len());
-            ops[..=until].iter().for_each(|(path, op)| again.apply(path, op));
+            let until = rng.index(ops.len());
+            ops[..=until].iter().for_each(|(path, op)| apply(&mut again, path, op));
             let left = tempfile::tempdir().expect("a folder");
-            again.write_remains(left.path(), &mut rng);
+            write_remains(&again, left.path(), &mut rng);
             check_recovery(
                 left.path(),
                 (acknowledged, begun),

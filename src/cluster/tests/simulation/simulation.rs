@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crossdock_cluster::platform::simulated::World;
+use crossdock_cluster::platform::simulated::{Crash, World};
 use crossdock_cluster::{InjectedBug, RequestError};
 
 use crate::clients::Clients;
@@ -57,7 +57,7 @@ pub(crate) fn simulate(seed: u64, bug: Option<InjectedBug>) -> Outcome {
             if world.violated().is_none() {
                 servers.shut_down(id).await;
             } else {
-                servers.crash(id, crossdock_cluster::platform::simulated::Crash::Process);
+                servers.crash(id, Crash::Process);
             }
         }
         world.ended().await;

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::context::{Context, current};
-use super::disk::Disk;
-use super::random::Random;
 use super::threads::pause;
+use crate::platform::disk::Disk;
+use crate::platform::seeded::Random;
 
 /// An open file.
 #[derive(Debug)]

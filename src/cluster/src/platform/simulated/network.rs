@@ -20,8 +20,8 @@ use tokio::time::Sleep;
 
 use super::context::{Context, current};
 use super::pipe::{Found, Pipe, Sent};
-use super::random::Random;
 use super::world::State;
+use crate::platform::seeded::Random;
 
 /// Where an instance listens.
 struct Listening {

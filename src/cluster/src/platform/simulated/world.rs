@@ -12,18 +12,18 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::context::{Context, enter, in_instance};
-use super::disk::Disk;
 use super::files::closed;
 use super::network::Network;
-use super::random::Random;
 use crate::injected_bug::InjectedBug;
+use crate::platform::disk::Disk;
+use crate::platform::seeded::Random;
 
 /// How an instance crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crash {
     /// The process ends; the others learn it, and the system writes what it has.
     Process,
-    /// The machine loses power: what was not synced may be lost, and nobody is told.
+    /// The machine loses power: what was not synced may be lost, and the connections just fall silent.
     Power,
 }
 

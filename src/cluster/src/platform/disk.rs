@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::random::Random;
+use super::seeded::Random;
 
 /// The unit that is written atomically, in bytes.
 const SECTOR: usize = 512;
@@ -43,28 +43,28 @@ impl Inode {
 type Names = BTreeMap<PathBuf, usize>;
 
 /// The disk of an instance.
-#[derive(Debug, Default)]
-pub(super) struct Disk {
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Disk {
     inodes: Vec<Inode>,
     folders: BTreeSet<PathBuf>,
     names: Names,
     durable_names: Names,
     unsynced: Vec<Change>,
     /// Open files of earlier generations are closed.
-    pub(super) generation: u64,
+    pub(crate) generation: u64,
     /// The power fails at an operation, one of this name if it is given, after so many others.
-    pub(super) power_fails_at: Option<(Option<&'static str>, u64)>,
+    pub(crate) power_fails_at: Option<(Option<&'static str>, u64)>,
     /// A sync has failed since the last start, and one of the log.
-    pub(super) has_sync_failed: bool,
-    pub(super) has_log_failed: bool,
+    pub(crate) has_sync_failed: bool,
+    pub(crate) has_log_failed: bool,
     /// There is no space for another byte.
-    pub(super) is_full: bool,
+    pub(crate) is_full: bool,
     /// The next sync fails.
-    pub(super) fails_sync: bool,
+    pub(crate) fails_sync: bool,
     /// The next part of a received snapshot is stored with a wrong bit.
-    pub(super) damages_received: bool,
+    pub(crate) damages_received: bool,
     /// Maximum duration of a sync in milliseconds.
-    pub(super) sync_millis: u64,
+    pub(crate) sync_millis: u64,
 }
 
 fn change(names: &mut Names, one: &Change) {
@@ -84,19 +84,25 @@ fn change(names: &mut Names, one: &Change) {
 }
 
 impl Disk {
-    pub(super) fn add_folder(&mut self, folder: &Path) {
+    pub(crate) fn add_folder(&mut self, folder: &Path) {
         self.folders.insert(folder.to_owned());
     }
 
-    pub(super) fn has_folder(&self, folder: &Path) -> bool {
+    pub(crate) fn has_folder(&self, folder: &Path) -> bool {
         self.folders.contains(folder)
     }
 
-    pub(super) fn list(&self, folder: &Path) -> Vec<PathBuf> {
+    pub(crate) fn list(&self, folder: &Path) -> Vec<PathBuf> {
         self.names.keys().filter(|path| path.parent() == Some(folder)).cloned().collect()
     }
 
-    pub(super) fn find(&self, path: &Path) -> io::Result<usize> {
+    /// All files and their contents.
+    #[cfg(test)]
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
+        self.names.iter().map(|(path, inode)| (path.as_path(), self.content(*inode)))
+    }
+
+    pub(crate) fn find(&self, path: &Path) -> io::Result<usize> {
         self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
@@ -106,7 +112,7 @@ impl Disk {
     }
 
     /// Creates a file, or makes an existing one empty.
-    pub(super) fn create(&mut self, path: &Path) -> usize {
+    pub(crate) fn create(&mut self, path: &Path) -> usize {
         if let Ok(inode) = self.find(path) {
             let file = &mut self.inodes[inode];
             file.content.clear();
@@ -120,34 +126,34 @@ impl Disk {
         inode
     }
 
-    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+    pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         self.find(from)?;
         self.change(Change::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }
 
-    pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
+    pub(crate) fn remove(&mut self, path: &Path) -> io::Result<()> {
         self.find(path)?;
         self.change(Change::Remove(path.to_owned()));
         Ok(())
     }
 
-    pub(super) fn lock(&mut self, inode: usize) -> io::Result<()> {
+    pub(crate) fn lock(&mut self, inode: usize) -> io::Result<()> {
         if std::mem::replace(&mut self.inodes[inode].is_locked, true) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         Ok(())
     }
 
-    pub(super) fn unlock(&mut self, inode: usize) {
+    pub(crate) fn unlock(&mut self, inode: usize) {
         self.inodes[inode].is_locked = false;
     }
 
-    pub(super) fn content(&self, inode: usize) -> &[u8] {
+    pub(crate) fn content(&self, inode: usize) -> &[u8] {
         &self.inodes[inode].content
     }
 
-    pub(super) fn write(&mut self, inode: usize, bytes: &[u8], offset: usize) -> io::Result<()> {
+    pub(crate) fn write(&mut self, inode: usize, bytes: &[u8], offset: usize) -> io::Result<()> {
         let file = &mut self.inodes[inode];
         let end = offset + bytes.len();
         if file.content.len() < end {
@@ -161,7 +167,7 @@ impl Disk {
         Ok(())
     }
 
-    pub(super) fn sync(&mut self, inode: usize) {
+    pub(crate) fn sync(&mut self, inode: usize) {
         let file = &mut self.inodes[inode];
         for sector in file.begin_sync() {
             copy_sector(&file.content, &mut file.durable, sector);
@@ -169,7 +175,7 @@ impl Disk {
     }
 
     /// Syncs a file, and fails: some sectors are durable, and the others will not be written by a later sync, either.
-    pub(super) fn fail_sync(&mut self, inode: usize, random: &mut Random) -> io::Error {
+    pub(crate) fn fail_sync(&mut self, inode: usize, random: &mut Random) -> io::Error {
         // The next segment has its first header before it has its name.
         let has_header = self.inodes[inode].content.first().is_some_and(|first| *first != 0);
         let is_log = |path: &PathBuf| {
@@ -187,18 +193,18 @@ impl Disk {
         io::Error::other("input/output error")
     }
 
-    pub(super) fn sync_names(&mut self) {
+    pub(crate) fn sync_names(&mut self) {
         self.durable_names = self.names.clone();
         self.unsynced.clear();
     }
 
     /// No failure is to come.
-    pub(super) fn calm_down(&mut self) {
+    pub(crate) fn calm_down(&mut self) {
         (self.power_fails_at, self.fails_sync, self.damages_received, self.is_full) = (None, false, false, false);
     }
 
     /// Closes all files; what was written stays.
-    pub(super) fn close_all(&mut self) {
+    pub(crate) fn close_all(&mut self) {
         self.generation += 1;
         (self.power_fails_at, self.fails_sync) = (None, false);
         (self.has_sync_failed, self.has_log_failed) = (false, false);
@@ -208,7 +214,7 @@ impl Disk {
     }
 
     /// Loses what was not synced, but for some of it.
-    pub(super) fn lose_power(&mut self, random: &mut Random) {
+    pub(crate) fn lose_power(&mut self, random: &mut Random) {
         self.close_all();
         let mut names = self.durable_names.clone();
         let in_order = random.one_in(2);
@@ -245,7 +251,7 @@ impl Disk {
     }
 
     /// Loses everything.
-    pub(super) fn wipe(&mut self) {
+    pub(crate) fn wipe(&mut self) {
         let generation = self.generation + 1;
         *self = Self { generation, sync_millis: self.sync_millis, ..Self::default() };
     }
