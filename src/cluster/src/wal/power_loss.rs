@@ -24,14 +24,17 @@ const STEPS: usize = 40;
 /// A disk on which the files of a folder are durable.
 fn disk_of(folder: &Path) -> Disk {
     let mut disk = Disk::default();
-    for entry in std::fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("a file").path();
+    for path in list_files(folder) {
         let inode = disk.create(&path);
         disk.write(inode, &std::fs::read(&path).expect("a file"), 0).expect("space");
         disk.sync(inode);
     }
     disk.sync_names();
     disk
+}
+
+fn list_files(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("a file").path()).collect()
 }
 
 fn apply(disk: &mut Disk, path: &Path, op: &FileOp) {
@@ -56,7 +59,12 @@ fn apply(disk: &mut Disk, path: &Path, op: &FileOp) {
 fn write_remains(disk: &Disk, folder: &Path, random: &mut Random) {
     let mut left = disk.clone();
     left.lose_power(random);
-    for (path, content) in left.files() {
+    write_files(&left, folder);
+}
+
+/// Writes the files of a disk to a folder, as a process sees them.
+fn write_files(disk: &Disk, folder: &Path) {
+    for (path, content) in disk.files() {
         std::fs::write(folder.join(path.file_name().expect("a name")), content).expect("a file");
     }
 }
@@ -212,10 +220,41 @@ fn check_recovery(
     ops
 }
 
+/// Lets the power fail, and checks what is left.
+fn check_loss(disk: &Disk, steps: (usize, usize), life: &RecordedLog, random: &mut Random, why: &str) {
+    let left = tempfile::tempdir().expect("a folder");
+    write_remains(disk, left.path(), random);
+    check_recovery(left.path(), steps, life, why);
+}
+
+/// Opens a log again after a failed sync, appends a write, and lets the power fail: what the sync has not written may come
+/// back, and must not be in the way.
+fn check_failed_sync(disk: &mut Disk, folder: &Path, random: &mut Random, why: &str) {
+    for path in list_files(folder) {
+        std::fs::remove_file(path).expect("a file");
+    }
+    write_files(disk, folder);
+    start_recording(folder);
+    let (mut wal, recovered) = Wal::open(folder, IDENTITY, SMALL).unwrap_or_else(|problem| panic!("{why}: {problem}"));
+    let mut written = recovered.log_state;
+    let accept = Write::AcceptEpoch(written.accepted_epoch().next().expect("a small one"));
+    written.apply(&accept).expect("a valid write");
+    wal.append(&[accept]).expect("a disk");
+    drop(wal);
+    for (path, op) in stop_recording(folder) {
+        apply(disk, &path, &op);
+    }
+    let left = tempfile::tempdir().expect("a folder");
+    write_remains(disk, left.path(), random);
+    let opened = Wal::open(left.path(), IDENTITY, SMALL);
+    let (_, back) = opened.unwrap_or_else(|problem| panic!("{why}, then a power loss: {problem}"));
+    assert!(matches(&back.log_state, &written), "{why}, then a power loss: {:?}, not {written:?}", back.log_state);
+}
+
 #[test]
 fn a_power_loss_at_any_step_loses_nothing_acknowledged() {
     let lives: u64 = std::env::var("CROSSDOCK_LIVES").map_or(2, |text| text.parse().expect("a number"));
-    let (mut losses, mut while_opened) = (0, 0);
+    let (mut losses, mut while_opened, mut failed_syncs) = (0, 0, 0);
     for seed in 1..=lives {
         let mut rng = Random::new(seed);
         let home = tempfile::tempdir().expect("a folder");
@@ -241,20 +280,26 @@ fn a_power_loss_at_any_step_loses_nothing_acknowledged() {
                 continue;
             }
             // Fail once more while it is opened.
-            let mut again = first;
+            let mut again = first.clone();
             let until = rng.index(ops.len());
+            let why = format!("life {seed}, step {at}, recovery step {until}");
             ops[..=until].iter().for_each(|(path, op)| apply(&mut again, path, op));
-            let left = tempfile::tempdir().expect("a folder");
-            write_remains(&again, left.path(), &mut rng);
-            check_recovery(
-                left.path(),
-                (acknowledged, begun),
-                &life,
-                &format!("life {seed}, step {at}, recovery step {until}"),
-            );
+            check_loss(&again, (acknowledged, begun), &life, &mut rng, &why);
             while_opened += 1;
+            // A sync fails while it is opened, and once more after it was opened again.
+            let is_sync = |(_, op): &&(PathBuf, FileOp)| matches!(op, FileOp::Sync);
+            let Some((failing, _)) = ops[until..].iter().find(is_sync) else { continue };
+            let mut again = first;
+            ops[..until].iter().for_each(|(path, op)| apply(&mut again, path, op));
+            if let Ok(inode) = again.find(failing) {
+                again.fail_sync(inode, &mut rng);
+            }
+            check_failed_sync(&mut again, left.path(), &mut rng, &format!("{why}, failed sync"));
+            failed_syncs += 1;
         }
     }
-    println!("{lives} lives: {losses} power losses, and {while_opened} during recovery");
-    assert!(losses > 300 && while_opened > 50, "{losses} and {while_opened}");
+    println!(
+        "{lives} lives: {losses} power losses, {while_opened} during recovery, {failed_syncs} after a failed sync"
+    );
+    assert!(losses > 300 && while_opened > 50 && failed_syncs > 20, "{losses}, {while_opened} and {failed_syncs}");
 }

@@ -86,14 +86,15 @@ pub(super) fn recover(folder: &Path, identity: Identity, options: Options) -> Re
             return Err(damaged(end, "an incomplete batch is followed by a segment"));
         }
         if is_last {
-            let file = files::open(path).map_err(io_error(path, "cannot be opened"))?;
-            // What was read may be only in the page cache, if the process that wrote it ended before the sync.
-            files::write_at(&file, path, &bytes[..end], 0).map_err(io_error(path, "cannot be written"))?;
-            if recovery.cut > 0 {
-                let zeroes = vec![0; bytes.len() - end];
-                files::write_at(&file, path, &zeroes, end as u64).map_err(io_error(path, "cannot be written"))?;
-            }
-            files::sync_all(&file, path).map_err(io_error(path, "cannot be synced"))?;
+            let file = if recovery.cut > 0 {
+                segment::replace(folder, path, &bytes[..end], header.len)?
+            } else {
+                let file = files::open(path).map_err(io_error(path, "cannot be opened"))?;
+                // What was read may be only in the page cache, if the process that wrote it ended before the sync.
+                files::write_at(&file, path, &bytes[..end], 0).map_err(io_error(path, "cannot be written"))?;
+                files::sync_all(&file, path).map_err(io_error(path, "cannot be synced"))?;
+                file
+            };
             let folder_file = files::open_folder(folder).map_err(io_error(folder, "cannot be opened"))?;
             files::sync_folder(&folder_file, folder).map_err(io_error(folder, "cannot be synced"))?;
             // There is only one last segment.

@@ -181,6 +181,19 @@ pub(super) fn activate(
     Ok((file, path))
 }
 
+/// Replaces a segment by one with these bytes and zeroes behind them. The folder must be synced afterwards.
+///
+/// Zeroes that are written over what was never durable would not do: if their sync fails, the next start finds them in the
+/// page cache and the old bytes come back at a power loss, behind batches that were acknowledged meanwhile.
+pub(super) fn replace(folder: &Path, path: &Path, bytes: &[u8], len: u64) -> Result<File, Error> {
+    let spare = spare_path(folder);
+    let file = fill(&spare, len).map_err(io_error(&spare, "cannot be created"))?;
+    files::write_at(&file, &spare, bytes, 0).map_err(io_error(&spare, "cannot be written"))?;
+    files::sync_all(&file, &spare).map_err(io_error(&spare, "cannot be synced"))?;
+    files::rename(&spare, path).map_err(io_error(path, "cannot be replaced"))?;
+    Ok(file)
+}
+
 pub(super) fn sync_folder(folder: &Path) -> Result<(), Error> {
     let synced = files::open_folder(folder).and_then(|opened| files::sync_folder(&opened, folder));
     synced.map_err(io_error(folder, "cannot be synced"))
