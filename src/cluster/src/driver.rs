@@ -8,6 +8,7 @@ mod log_reads;
 mod observe;
 mod requests;
 mod snapshots;
+mod time;
 mod undecided;
 mod versions;
 
@@ -23,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::heartbeats::Heartbeats;
 use self::requests::{Pending, Waiting};
+use self::time::Time;
 use self::undecided::Undecided;
 use crate::activity::Activity;
 use crate::backup::BackupFile;
@@ -87,6 +89,7 @@ pub(crate) struct Driver {
     heartbeats: Heartbeats,
     /// When this leader last tried to hand over, as its log lacks space.
     handed_over: Option<Instant>,
+    time: Time,
 }
 
 impl Driver {
@@ -176,6 +179,7 @@ impl Driver {
             segments,
             heartbeats: Heartbeats::default(),
             handed_over: None,
+            time: Time::new(),
         };
         this.note_membership();
         this.publish_status();
@@ -301,7 +305,7 @@ impl Driver {
     /// Calls the core and executes its actions until no input is left.
     fn process(&mut self, mut inputs: Vec<Input>) {
         let mut actions = Vec::new();
-        let now = Input::Now(platform::wall_clock_millis());
+        let now = Input::Now(self.time.now(self.zab.log_state().history().end().time));
         while !inputs.is_empty() && self.stopped.is_none() {
             let phase = self.zab.phase();
             self.zab.handle([now.clone()].into_iter().chain(inputs.drain(..)), &mut actions);
