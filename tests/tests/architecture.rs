@@ -12,6 +12,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("crossdock-zab", 0),
     ("crossdock-contract", 1),
     ("crossdock-cloudevents", 1),
+    ("crossdock-coordination", 1),
     ("crossdock-tls", 1),
     ("crossdock-expression", 1),
     ("crossdock-proto", 2),
@@ -43,7 +44,18 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("h2", &["crossdock-grpc"]),
     ("hickory-resolver", &["crossdock-transport"]),
     ("protox", &["crossdock-proto"]),
-    ("prost", &["crossdock-contract", "crossdock-proto", "crossdock-grpc", "crossdock-cluster", "crossdock-tests"]),
+    (
+        "prost",
+        &[
+            "crossdock-contract",
+            "crossdock-coordination",
+            "crossdock-proto",
+            "crossdock-grpc",
+            "crossdock-cluster",
+            "crossdock-simulator",
+            "crossdock-tests",
+        ],
+    ),
     ("apache-avro", &["crossdock-contract"]),
     ("jiff", &["crossdock-cli", "crossdock-expression"]),
     ("regex", &["crossdock-expression"]),
@@ -69,6 +81,7 @@ const PURE: &[&str] = &[
     "crossdock-expression",
     "crossdock-routing",
     "crossdock-zab",
+    "crossdock-coordination",
 ];
 const IMPURE: &[&str] = &["tokio", "tokio-util", "actix", "actix-rt", "hyper", "mio", "notify", "rand"];
 
@@ -97,6 +110,7 @@ fn manifests() -> BTreeMap<String, (String, BTreeSet<String>)> {
 /// Libraries that must not be in the closure of a crate's dependencies, tests excluded.
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("crossdock-zab", &["tokio", "hyper", "rustls", "prost"]),
+    ("crossdock-coordination", &["tokio", "hyper", "rustls"]),
     ("crossdock-cluster", &["hyper", "actix-server", "actix-web", "hickory-resolver", "protox", "lapin", "rdkafka"]),
     ("crossdock-message", &["tokio", "hyper"]),
     ("crossdock-settings", &["tokio", "hyper"]),

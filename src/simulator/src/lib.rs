@@ -5,6 +5,7 @@
 //! step, and after the faults the servers must converge.
 
 mod checks;
+pub mod coordination;
 mod exhaustive;
 mod faults;
 mod network;

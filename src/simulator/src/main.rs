@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use crossdock_simulator::{InjectedBug, Plan, Scope, Violation, rule, run, search, shrink};
+use crossdock_simulator::{InjectedBug, Plan, Scope, Violation, coordination, rule, run, search, shrink};
 
 /// Runs clusters under faults, one run per seed, and stops at the first violation, which it reduces to a small run.
 #[derive(Parser)]
@@ -41,6 +41,9 @@ struct Arguments {
     /// Execute the run in this plan file and print its trace.
     #[arg(long, value_name = "FILE", conflicts_with = "injected")]
     plan: Option<PathBuf>,
+    /// Run coordination, on an ideal log, instead of clusters.
+    #[arg(long, conflicts_with_all = ["plan", "exhaustive", "keep", "coverage", "rule"])]
+    coordination: bool,
 }
 
 #[derive(Default)]
@@ -74,6 +77,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.plan {
         Some(file) => run_plan(file, arguments.trace),
+        None if arguments.coordination && arguments.injected => Ok(injected_into_coordination(&arguments)),
+        None if arguments.coordination => Ok(run_coordination(&arguments)),
         None if arguments.exhaustive.is_some() => exhaustive(&arguments),
         None if arguments.injected => injected_bugs(&arguments),
         None => run_seeds(&arguments),
@@ -179,6 +184,55 @@ fn keep(folder: &Path, violation: &Violation) -> Result<(), String> {
     let file = folder.join(format!("{name}.txt"));
     std::fs::write(&file, format!("# {}\n{plan}", violation.problem))
         .map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn run_coordination(arguments: &Arguments) -> ExitCode {
+    let begun = Instant::now();
+    let threads = arguments.threads.max(1);
+    let run_some = |thread: u64| {
+        let mut sum = coordination::Report::default();
+        let mut seed = arguments.first + thread;
+        while seed < arguments.first + arguments.seeds {
+            let report = coordination::run(seed, None).map_err(|problem| format!("seed {seed}: {problem}"))?;
+            sum.add(&report);
+            seed += threads;
+        }
+        Ok::<_, String>(sum)
+    };
+    let reports: Vec<_> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run_some(thread))).collect();
+        let panicked = |_| Err("a run panicked".to_owned());
+        workers.into_iter().map(|worker| worker.join().unwrap_or_else(panicked)).collect()
+    });
+    let mut sum = coordination::Report::default();
+    for report in reports {
+        match report {
+            Ok(report) => sum.add(&report),
+            Err(problem) => {
+                println!("{problem}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    let per_second = arguments.seeds as f64 / begun.elapsed().as_secs_f64();
+    println!("{} seeds, 0 violations, {per_second:.0} seeds/s\n{sum:?}", arguments.seeds);
+    ExitCode::SUCCESS
+}
+
+fn injected_into_coordination(arguments: &Arguments) -> ExitCode {
+    let mut ending = ExitCode::SUCCESS;
+    println!("| injected bug | seeds until detection | detected as |\n| --- | ---: | --- |");
+    for bug in coordination::InjectedBug::ALL {
+        let mut seeds = arguments.first..arguments.first + arguments.seeds;
+        match seeds.find_map(|seed| Some((seed, coordination::run(seed, Some(bug)).err()?))) {
+            Some((seed, problem)) => println!("| {bug:?} | {} | {problem} |", seed - arguments.first + 1),
+            None => {
+                println!("| {bug:?} | more than {} | |", arguments.seeds);
+                ending = ExitCode::FAILURE;
+            }
+        }
+    }
+    ending
 }
 
 /// Searches all small scopes.

@@ -1,0 +1,218 @@
+//! Commands, as they are in the log.
+
+use prost::{Message, Oneof};
+
+/// A command.
+#[derive(Clone, PartialEq, Message)]
+pub struct Command {
+    /// It takes effect only if all these locks are held with these tokens.
+    #[prost(message, repeated, tag = "1")]
+    pub guards: Vec<Guard>,
+    /// What to do.
+    #[prost(oneof = "Operation", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    pub operation: Option<Operation>,
+}
+
+/// A lock that must be held.
+#[derive(Clone, PartialEq, Message)]
+pub struct Guard {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub lock: String,
+    /// The token of the holder.
+    #[prost(uint64, tag = "2")]
+    pub token: u64,
+}
+
+/// An operation.
+#[derive(Clone, PartialEq, Oneof)]
+pub enum Operation {
+    /// Let time pass.
+    #[prost(message, tag = "2")]
+    Tick(Tick),
+    /// Open a session. Its id is the zxid of the command.
+    #[prost(message, tag = "3")]
+    OpenSession(OpenSession),
+    /// End a session: what it holds is released.
+    #[prost(message, tag = "4")]
+    CloseSession(CloseSession),
+    /// Keep sessions alive.
+    #[prost(message, tag = "5")]
+    KeepAlive(KeepAlive),
+    /// Acquire locks, or wait for them.
+    #[prost(message, tag = "6")]
+    Acquire(Acquire),
+    /// Release what a request holds, or cancel it.
+    #[prost(message, tag = "7")]
+    Release(Release),
+    /// Turn an exclusive request into a shared one.
+    #[prost(message, tag = "8")]
+    Downgrade(Downgrade),
+    /// Ask the holders of a lock to release it.
+    #[prost(message, tag = "9")]
+    Revoke(Revoke),
+    /// Take a lock from its holders.
+    #[prost(message, tag = "10")]
+    Break(Break),
+    /// Take numbers from a sequence.
+    #[prost(message, tag = "11")]
+    TakeNumbers(TakeNumbers),
+}
+
+/// Lets what is due expire. Only the leader proposes it.
+#[derive(Clone, PartialEq, Message)]
+pub struct Tick {
+    /// The epoch in which it was proposed; without effect in any other.
+    #[prost(uint32, tag = "1")]
+    pub epoch: u32,
+}
+
+/// Opens a session.
+#[derive(Clone, PartialEq, Message)]
+pub struct OpenSession {
+    /// It expires this many milliseconds after it was last kept alive.
+    #[prost(uint64, tag = "1")]
+    pub ttl_ms: u64,
+    /// Who it belongs to, for operators.
+    #[prost(string, tag = "2")]
+    pub label: String,
+}
+
+/// Ends a session.
+#[derive(Clone, PartialEq, Message)]
+pub struct CloseSession {
+    /// The session.
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+}
+
+/// Keeps sessions alive. The answer contains those that do not exist.
+#[derive(Clone, PartialEq, Message)]
+pub struct KeepAlive {
+    /// The sessions.
+    #[prost(uint64, repeated, tag = "1")]
+    pub sessions: Vec<u64>,
+}
+
+/// Acquires all of some locks at once.
+#[derive(Clone, PartialEq, Message)]
+pub struct Acquire {
+    /// The session.
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// The number of the request. If it is repeated, it is the same request.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    /// The locks.
+    #[prost(message, repeated, tag = "3")]
+    pub claims: Vec<Claim>,
+    /// How long to wait, in milliseconds: 0 to be refused at once, absent to wait for ever.
+    #[prost(uint64, optional, tag = "4")]
+    pub wait_ms: Option<u64>,
+    /// How long the locks may be held, in milliseconds; absent for as long as the session lives.
+    #[prost(uint64, optional, tag = "5")]
+    pub hold_ms: Option<u64>,
+    /// How long the locks stay closed if they are lost while they are held, in milliseconds.
+    #[prost(uint64, tag = "6")]
+    pub delay_ms: u64,
+    /// Who acquires it within the session; see `reentrant`.
+    #[prost(string, tag = "7")]
+    pub owner: String,
+    /// If the same owner in the same session holds the one lock, it is granted at once, with the same token.
+    #[prost(bool, tag = "8")]
+    pub reentrant: bool,
+    /// What operators see.
+    #[prost(string, tag = "9")]
+    pub metadata: String,
+    /// Take the locks from their holders, ahead of all that wait, for this reason.
+    #[prost(string, optional, tag = "10")]
+    pub steal: Option<String>,
+}
+
+/// A lock to acquire.
+#[derive(Clone, PartialEq, Message)]
+pub struct Claim {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub lock: String,
+    /// How to acquire it.
+    #[prost(oneof = "Mode", tags = "2, 3, 4")]
+    pub mode: Option<Mode>,
+}
+
+/// How a lock is acquired.
+#[derive(Clone, PartialEq, Oneof)]
+pub enum Mode {
+    /// Alone.
+    #[prost(message, tag = "2")]
+    Exclusive(Exclusive),
+    /// Together with others that share it.
+    #[prost(message, tag = "3")]
+    Shared(Shared),
+    /// One of this many permits, which must be the same for all.
+    #[prost(uint32, tag = "4")]
+    PermitOf(u32),
+}
+
+/// See [`Mode::Exclusive`].
+#[derive(Clone, PartialEq, Message)]
+pub struct Exclusive {}
+
+/// See [`Mode::Shared`].
+#[derive(Clone, PartialEq, Message)]
+pub struct Shared {}
+
+/// Releases what a request holds, or cancels it. A request that has not arrived yet will be refused.
+#[derive(Clone, PartialEq, Message)]
+pub struct Release {
+    /// The session.
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// The number of the request.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+}
+
+/// Turns an exclusive request that holds its locks into a shared one. It keeps its token.
+#[derive(Clone, PartialEq, Message)]
+pub struct Downgrade {
+    /// The session.
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// The number of the request.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+}
+
+/// Asks the holders of a lock to release it.
+#[derive(Clone, PartialEq, Message)]
+pub struct Revoke {
+    /// The lock.
+    #[prost(string, tag = "1")]
+    pub lock: String,
+    /// Why, for the holders.
+    #[prost(string, tag = "2")]
+    pub reason: String,
+}
+
+/// Takes a lock from its holders. It is granted to who waits for it.
+#[derive(Clone, PartialEq, Message)]
+pub struct Break {
+    /// The lock.
+    #[prost(string, tag = "1")]
+    pub lock: String,
+    /// Who does it, and why: for the holders and operators.
+    #[prost(string, tag = "2")]
+    pub reason: String,
+}
+
+/// Takes consecutive numbers from a sequence.
+#[derive(Clone, PartialEq, Message)]
+pub struct TakeNumbers {
+    /// The name of the sequence; it begins with 1.
+    #[prost(string, tag = "1")]
+    pub sequence: String,
+    /// How many.
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}

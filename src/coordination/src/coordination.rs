@@ -1,0 +1,198 @@
+//! The whole state, and how commands change it.
+
+use bytes::Bytes;
+use crossdock_zab::Zxid;
+use prost::Message as _;
+
+use crate::answer::{Answer, Outcome, Refusal};
+use crate::clock::Clock;
+use crate::command::{Acquire, Command, Operation, Tick};
+use crate::context::{Context, Effects, Timer};
+use crate::event::{EndReason, Event};
+use crate::ids::{RequestId, SessionId};
+use crate::injected_bug::InjectedBug;
+use crate::limits::{EXPIRED_MAX, SESSIONS_MAX};
+use crate::locks::{Locks, Touched};
+use crate::saved::{self, Saved};
+use crate::sequences::Sequences;
+use crate::sessions::Sessions;
+
+/// A state at one point of the log.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// The clock.
+    pub clock: Clock,
+    /// The sessions.
+    pub sessions: Sessions,
+    /// The locks.
+    pub locks: Locks,
+    /// The sequences.
+    pub sequences: Sequences,
+    /// By the clock, a time before which nothing expires; `None` if nothing does. It is an estimate, and differs between
+    /// instances.
+    pub next_expiry: Option<u64>,
+}
+
+impl View {
+    /// The state as messages, for a snapshot.
+    pub fn save(&self) -> impl Iterator<Item = Saved> {
+        saved::save(self)
+    }
+}
+
+/// The state that commands change.
+#[derive(Debug, Default)]
+pub struct Coordination {
+    state: View,
+    effects: Effects,
+}
+
+impl Coordination {
+    /// Injects a bug.
+    #[cfg(feature = "injected-bugs")]
+    pub fn inject(&mut self, bug: InjectedBug) {
+        self.effects.injected_bug = Some(bug);
+    }
+
+    /// Whether events are wanted from now on.
+    pub fn observe(&mut self, is_observed: bool) {
+        self.effects.is_observed = is_observed;
+    }
+
+    /// The events since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.effects.events)
+    }
+
+    /// Applies the command of this zxid, which was proposed at `time`, in milliseconds since the Unix epoch by the clock of the
+    /// leader. It always has the same effect on the same state.
+    pub fn apply(&mut self, zxid: Zxid, time: u64, payload: Bytes) -> Answer {
+        let is_new_epoch = self.state.clock.advance(zxid, time);
+        let (state, mut context) = self.parts(zxid.to_u64());
+        if is_new_epoch {
+            state.sessions.restart(&state.clock.clone(), &mut context);
+        }
+        let outcome = match Command::decode(payload) {
+            Ok(Command { guards, operation: Some(operation) }) => match state.locks.permits(&guards, &context) {
+                Ok(()) => execute(state, operation, &mut context),
+                Err(refusal) => refusal.into(),
+            },
+            _ => Refusal::Unreadable.into(),
+        };
+        Answer { outcome: Some(outcome) }
+    }
+
+    fn parts(&mut self, zxid: u64) -> (&mut View, Context<'_>) {
+        let now = self.state.clock.now;
+        (&mut self.state, Context { zxid, now, effects: &mut self.effects })
+    }
+
+    /// The current state. It shares what does not change later.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View { next_expiry: self.effects.timers.next(), ..self.state.clone() }
+    }
+
+    /// Becomes the initial state.
+    pub fn reset(&mut self) {
+        self.state = View::default();
+        self.effects.timers = crate::wheel::Wheel::default();
+        self.effects.events.clear();
+    }
+
+    /// Adds a part of a [saved](View::save) state, after a [reset](Self::reset). The parts must come in their order.
+    ///
+    /// # Errors
+    /// The part cannot be understood.
+    pub fn restore(&mut self, part: Saved) -> Result<(), saved::Invalid> {
+        if self.effects.has_bug(InjectedBug::ForgetTimers) {
+            let timers = std::mem::take(&mut self.effects.timers);
+            let (state, mut context) = self.parts(0);
+            saved::restore(part, state, &mut context)?;
+            self.effects.timers = timers;
+            return Ok(());
+        }
+        let (state, mut context) = self.parts(0);
+        saved::restore(part, state, &mut context)
+    }
+}
+
+/// Executes an operation whose guards hold.
+fn execute(state: &mut View, operation: Operation, context: &mut Context<'_>) -> Outcome {
+    let time = state.clock.leader_time;
+    match operation {
+        Operation::Tick(tick) => self::tick(state, &tick, context),
+        Operation::OpenSession(command) => state.sessions.open(&command, context),
+        Operation::CloseSession(command) => {
+            close(state, SessionId(command.session), &EndReason::SessionClosed, context);
+            Outcome::DONE
+        }
+        Operation::KeepAlive(command) if command.sessions.len() > SESSIONS_MAX => Refusal::Invalid.into(),
+        Operation::KeepAlive(command) => state.sessions.keep_alive(&command, context),
+        Operation::Acquire(command) => acquire(state, &command, time, context),
+        Operation::Release(command) => {
+            let id = RequestId { session: SessionId(command.session), number: command.number };
+            in_session(state, id, |state| state.locks.release(id, context))
+        }
+        Operation::Downgrade(command) => {
+            let id = RequestId { session: SessionId(command.session), number: command.number };
+            in_session(state, id, |state| state.locks.downgrade(id, context))
+        }
+        Operation::Revoke(command) => state.locks.revoke(&command, context),
+        Operation::Break(command) => state.locks.break_lock(&command, time, context),
+        Operation::TakeNumbers(command) => state.sequences.take(&command, context),
+    }
+}
+
+fn in_session(state: &mut View, id: RequestId, execute: impl FnOnce(&mut View) -> Outcome) -> Outcome {
+    if state.sessions.get(id.session).is_none() {
+        return Refusal::NoSession.into();
+    }
+    execute(state)
+}
+
+fn acquire(state: &mut View, command: &Acquire, time: u64, context: &mut Context<'_>) -> Outcome {
+    let id = RequestId { session: SessionId(command.session), number: command.number };
+    in_session(state, id, |state| state.locks.acquire(command, time, context))
+}
+
+/// Ends a session, if it exists.
+fn close(state: &mut View, id: SessionId, reason: &EndReason, context: &mut Context<'_>) {
+    let mut touched = Touched::new();
+    end_session(state, id, reason, &mut touched, context);
+    state.locks.settle(touched, context);
+}
+
+fn end_session(state: &mut View, id: SessionId, reason: &EndReason, touched: &mut Touched, context: &mut Context<'_>) {
+    if state.sessions.remove(id, context) {
+        state.locks.end_session(id, reason, touched, context);
+        context.tell(Event::SessionEnded(id));
+    }
+}
+
+/// Lets what is due expire, up to a limit.
+fn tick(state: &mut View, tick: &Tick, context: &mut Context<'_>) -> Outcome {
+    if tick.epoch != state.clock.epoch.0 && !context.has_bug(InjectedBug::TickOfOldLeader) {
+        return Refusal::OtherEpoch.into();
+    }
+    let mut touched = Touched::new();
+    context.effects.timers.advance(context.now);
+    for _ in 0..EXPIRED_MAX {
+        match context.effects.timers.pop_due() {
+            None => break,
+            Some(Timer::Session(id)) => end_session(state, id, &EndReason::SessionExpired, &mut touched, context),
+            Some(Timer::Wait(id)) => {
+                state.locks.end(id, &EndReason::TimedOut, &mut touched, context);
+            }
+            Some(Timer::Hold(id)) => {
+                state.locks.end(id, &EndReason::HoldExpired, &mut touched, context);
+            }
+            Some(Timer::Reopen(name)) => {
+                state.locks.reopen(&name, context);
+                touched.insert(name);
+            }
+        }
+    }
+    state.locks.settle(touched, context);
+    Outcome::DONE
+}

@@ -1,0 +1,59 @@
+//! Bugs that tests inject to verify that the checks detect them. They take effect only with the feature `injected-bugs`.
+
+/// A bug to inject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(not(feature = "injected-bugs"), expect(unreachable_pub, reason = "only tests inject bugs"))]
+pub enum InjectedBug {
+    /// A shared request enters an exclusively held lock.
+    GrantToTwo,
+    /// A grant has the zxid of its request as its token.
+    TokenOfRequest,
+    /// A tick of a deposed leader takes effect.
+    TickOfOldLeader,
+    /// A cancelled request that has not arrived yet is granted when it does.
+    OrphanAfterCancel,
+    /// A request that is repeated after its release is granted again.
+    OrphanAfterRelease,
+    /// A request is granted after its waiting time, if the tick is late.
+    GrantAfterTimeout,
+    /// A request overtakes one that waits for the same lock.
+    Overtake,
+    /// Who waits for the lock of a session that ended is not granted it.
+    LostWakeup,
+    /// Sessions do not get their full time under a new leader.
+    NoGraceUnderNewLeader,
+    /// A lock is granted at once after the death of its holder.
+    NoLockDelay,
+    /// A guard accepts the token of an earlier holder.
+    StaleGuard,
+    /// A holder is not told that it has lost its lock.
+    SilentLoss,
+    /// A restored instance has no timers.
+    ForgetTimers,
+    /// A session that is kept alive expires when it first would have.
+    IgnoreKeepAlive,
+    /// Numbers of a sequence are given twice.
+    RepeatNumbers,
+}
+
+#[cfg(feature = "injected-bugs")]
+impl InjectedBug {
+    /// All bugs.
+    pub const ALL: [Self; 15] = [
+        Self::GrantToTwo,
+        Self::TokenOfRequest,
+        Self::TickOfOldLeader,
+        Self::OrphanAfterCancel,
+        Self::OrphanAfterRelease,
+        Self::GrantAfterTimeout,
+        Self::Overtake,
+        Self::LostWakeup,
+        Self::NoGraceUnderNewLeader,
+        Self::NoLockDelay,
+        Self::StaleGuard,
+        Self::SilentLoss,
+        Self::ForgetTimers,
+        Self::IgnoreKeepAlive,
+        Self::RepeatNumbers,
+    ];
+}

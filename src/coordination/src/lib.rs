@@ -1,0 +1,49 @@
+//! The replicated state of coordination: sessions, fenced locks and sequences.
+//!
+//! ```text
+//!   Command, zxid, time ─▶ Coordination::apply ─▶ Answer, events
+//!                             │
+//!                             ├ Clock      time that passes only while a leader works
+//!                             ├ Sessions   who may hold something, and until when
+//!                             ├ Locks      requests, holders and waiters
+//!                             └ Sequences  rising numbers
+//! ```
+//!
+//! All instances of a cluster apply the same commands in the same order, and end up with the same state. There is no I/O, no
+//! clock and no randomness here: time comes with each command, and nothing expires but by a [`Tick`](command::Tick) of the
+//! leader.
+//!
+//! | module | contents |
+//! | --- | --- |
+//! | [`command`], [`answer`], [`event`] | what goes in, what the proposer gets, what everybody on the instance is told |
+//! | [`Coordination`], [`View`] | the state that changes, and the immutable states that readers see |
+//! | [`Locks`], [`Sessions`], [`Sequences`], [`Clock`] | its parts |
+//! | [`saved`] | the state in snapshots |
+//! | [`limits`] | the limits of everything |
+
+pub mod answer;
+mod clock;
+pub mod command;
+mod context;
+mod coordination;
+pub mod event;
+mod ids;
+mod injected_bug;
+pub mod limits;
+mod locks;
+pub mod saved;
+mod sequences;
+mod sessions;
+mod wheel;
+
+pub use answer::{Answer, Outcome, Refusal};
+pub use clock::Clock;
+pub use command::{Command, Operation};
+pub use coordination::{Coordination, View};
+pub use event::{EndReason, Event};
+pub use ids::{RequestId, SessionId, Token};
+#[cfg(feature = "injected-bugs")]
+pub use injected_bug::InjectedBug;
+pub use locks::{Broken, Claim, Lock, Locks, Mode, Request, RequestState};
+pub use sequences::Sequences;
+pub use sessions::{Session, Sessions};

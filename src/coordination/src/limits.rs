@@ -1,0 +1,49 @@
+//! The limits of the state. A command that would exceed one is refused. All instances must agree on them, so a change needs a
+//! new version of the state.
+
+use std::ops::RangeInclusive;
+
+/// Maximum number of sessions.
+pub const SESSIONS_MAX: usize = 10_000;
+/// Time to live of a session, in milliseconds.
+pub const TTL_MS: RangeInclusive<u64> = 100..=86_400_000;
+
+/// Maximum length of the name of a lock or sequence, of a session's label, of an owner and of a reason, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Maximum length of the metadata of a request, in bytes.
+pub const METADATA_BYTES_MAX: usize = 1024;
+/// Maximum number of locks in one request.
+pub const CLAIMS_MAX: usize = 16;
+/// Maximum number of permits of a semaphore.
+pub const PERMITS_MAX: u32 = 100_000;
+/// Maximum number of requests that wait or hold, of one session and in total, and their total length in bytes.
+pub const SESSION_REQUESTS_MAX: usize = 10_000;
+/// See [`SESSION_REQUESTS_MAX`].
+pub const REQUESTS_MAX: usize = 200_000;
+/// See [`SESSION_REQUESTS_MAX`].
+pub const REQUESTS_BYTES_MAX: usize = 64 << 20;
+/// Maximum number of locks that are held, waited for, or closed after the death of a holder.
+pub const LOCKS_MAX: usize = 200_000;
+/// Maximum time to wait for a lock, in milliseconds.
+pub const WAIT_MS_MAX: u64 = 86_400_000;
+/// Maximum time to hold a lock, in milliseconds, if a request limits it.
+pub const HOLD_MS_MAX: u64 = 30 * 86_400_000;
+/// Maximum time for which a lock stays closed after the death of its holder, in milliseconds.
+pub const DELAY_MS_MAX: u64 = 3_600_000;
+/// Number of ranges of finished request numbers that are kept of a session. Numbers between the lowest ones count as finished
+/// beyond that.
+pub const FINISHED_RANGES_MAX: usize = 1_000;
+/// Number of locks taken by force that are remembered.
+pub const BROKEN_MAX: usize = 256;
+
+/// Maximum number of sequences.
+pub const SEQUENCES_MAX: usize = 100_000;
+/// Maximum count of numbers that are taken from a sequence at once.
+pub const NUMBERS_MAX: u64 = 1_000_000;
+
+/// Maximum number of guards of a command.
+pub const GUARDS_MAX: usize = 16;
+/// Maximum number of timers that one tick lets expire, so that a command never takes long.
+pub const EXPIRED_MAX: usize = 1_000;
+/// The most by which the clock advances between two commands, in milliseconds.
+pub const CLOCK_STEP_MS_MAX: u64 = 2_000;

@@ -1,0 +1,60 @@
+//! Simulates the state of coordination under unreliable clients and changing leaders.
+//!
+//! The log is ideal: it has one order, which `zab` is simulated for on its own. Everything around it is not. Commands are delayed,
+//! repeated, reordered and lost, answers as well; leaders change, pause, and have wall clocks of their own; instances apply the
+//! log late, restart from snapshots, and lose notices; clients pause for longer than their sessions live. Each seed is one run.
+
+mod checks;
+mod client;
+mod replica;
+mod world;
+
+pub use crossdock_coordination::InjectedBug;
+
+use self::world::World;
+
+/// What happened in runs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Report {
+    /// Commands in the log.
+    pub commands: u64,
+    /// Requests that were granted at once, and after they had waited.
+    pub granted: (u64, u64),
+    /// Requests that ended by a timer, or with their session.
+    pub expired: u64,
+    /// Requests that were released or cancelled.
+    pub released: u64,
+    /// Acquires that arrived after their release, or once more.
+    pub late: u64,
+    /// Sessions that expired.
+    pub sessions: u64,
+    /// Commands whose guards did not hold.
+    pub fenced: u64,
+    /// Changes of the leader.
+    pub leaders: u64,
+    /// Instances that were restored from a snapshot.
+    pub restored: u64,
+}
+
+impl Report {
+    /// Adds what happened in another run.
+    pub fn add(&mut self, other: &Self) {
+        self.commands += other.commands;
+        self.granted = (self.granted.0 + other.granted.0, self.granted.1 + other.granted.1);
+        self.expired += other.expired;
+        self.released += other.released;
+        self.late += other.late;
+        self.sessions += other.sessions;
+        self.fenced += other.fenced;
+        self.leaders += other.leaders;
+        self.restored += other.restored;
+    }
+}
+
+/// Executes a run. The same seed always produces the same run.
+///
+/// # Errors
+/// The first violation.
+pub fn run(seed: u64, bug: Option<InjectedBug>) -> Result<Report, String> {
+    World::new(seed, bug).run()
+}

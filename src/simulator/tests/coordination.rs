@@ -1,0 +1,29 @@
+//! Runs of coordination that every change must pass; `crossdock-simulator --coordination` executes longer ones.
+
+use crossdock_simulator::coordination::{InjectedBug, Report, run};
+
+#[test]
+fn three_hundred_seeds_of_coordination_violate_no_invariant() {
+    let mut sum = Report::default();
+    for seed in 1..=300 {
+        sum.add(&run(seed, None).unwrap_or_else(|problem| panic!("seed {seed}: {problem}")));
+    }
+    println!("{sum:?}");
+    assert!(sum.granted.0 > 5_000 && sum.granted.1 > 5_000, "too little is granted: {sum:?}");
+    assert!(sum.expired > 5_000 && sum.sessions > 1_000 && sum.late > 1_000, "too little expires: {sum:?}");
+    assert!(sum.fenced > 1_000 && sum.leaders > 1_000 && sum.restored > 1_000, "too few faults: {sum:?}");
+}
+
+#[test]
+fn the_same_seed_of_coordination_is_the_same_run() {
+    assert_eq!(format!("{:?}", run(17, None)), format!("{:?}", run(17, None)));
+}
+
+#[test]
+fn every_bug_injected_into_coordination_is_detected() {
+    for bug in InjectedBug::ALL {
+        let found = (1..=300).find_map(|seed| Some((seed, run(seed, Some(bug)).err()?)));
+        let (seed, problem) = found.unwrap_or_else(|| panic!("{bug:?} is not detected"));
+        println!("| {bug:?} | {seed} | {problem} |");
+    }
+}
