@@ -53,7 +53,7 @@ pub use error::{RequestError, StartError, with_causes};
 #[cfg(feature = "simulation")]
 pub use injected_bug::InjectedBug;
 pub use latency::{Latencies, Latency};
-pub use machines::{ClientError, MachineId, Machines};
+pub use machines::{ClientError, MachineId, Machines, read_message, write_message};
 pub use node::{Client, Node, Proposal, init};
 pub use platform::wall_clock_millis;
 pub use replica::{Notice, Published, Replica, Subscription};

@@ -15,7 +15,7 @@ use prost::Message as _;
 
 pub use self::cluster_state::ClientError;
 use self::cluster_state::{Admission, ClusterState};
-pub(crate) use self::messages::{read_message, write_message};
+pub use self::messages::{read_message, write_message};
 use self::sections::{SectionReader, SectionWriter};
 use crate::replica::{Notice, Published};
 use crate::state_machine::{Command, InvalidState, Outbox, StateMachine, View};

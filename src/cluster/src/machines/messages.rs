@@ -8,8 +8,11 @@ use prost::Message;
 use super::sections::read_if_any;
 use crate::state_machine::InvalidState;
 
-/// Writes a message after its length (4 bytes, little-endian).
-pub(crate) fn write_message(to: &mut dyn Write, message: &impl Message) -> io::Result<()> {
+/// Writes a message after its length (4 bytes, little-endian), for [`View::write_to`](crate::View::write_to).
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_message(to: &mut dyn Write, message: &impl Message) -> io::Result<()> {
     let bytes = message.encode_to_vec();
     let len = u32::try_from(bytes.len()).map_err(io::Error::other)?;
     to.write_all(&len.to_le_bytes())?;
@@ -17,10 +20,10 @@ pub(crate) fn write_message(to: &mut dyn Write, message: &impl Message) -> io::R
 }
 
 /// Reads a message that [`write_message`] wrote, of at most `len_max` bytes; `None` at the end.
-pub(crate) fn read_message<M: Message + Default>(
-    from: &mut dyn Read,
-    len_max: usize,
-) -> Result<Option<M>, InvalidState> {
+///
+/// # Errors
+/// The message is longer, cannot be decoded, or read.
+pub fn read_message<M: Message + Default>(from: &mut dyn Read, len_max: usize) -> Result<Option<M>, InvalidState> {
     let invalid = |error: io::Error| InvalidState(error.into());
     let mut len = [0; 4];
     if !read_if_any(from, &mut len).map_err(invalid)? {

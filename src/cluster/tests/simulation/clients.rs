@@ -19,6 +19,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct Clients {
     tasks: JoinSet<()>,
     is_over: Arc<AtomicBool>,
+    is_slow: Arc<AtomicBool>,
 }
 
 /// Commands are numbered across all clients.
@@ -34,17 +35,28 @@ impl Numbers {
 impl Clients {
     pub(crate) fn start(servers: &Servers) -> Self {
         let (mut tasks, is_over, numbers) = (JoinSet::new(), Arc::<AtomicBool>::default(), Numbers::default());
+        let is_slow = Arc::<AtomicBool>::default();
         let world = &servers.world;
         let pause = [5, 20, 60][usize::try_from(world.below(3)).unwrap_or(0)];
+        let client = || Client {
+            servers: servers.clone(),
+            numbers: numbers.clone(),
+            pause,
+            is_slow: Arc::clone(&is_slow),
+            seen: BTreeMap::new(),
+        };
         for _ in 0..2 + world.below(4) {
-            let client = Client { servers: servers.clone(), numbers: numbers.clone(), pause, seen: BTreeMap::new() };
-            tasks.spawn(client.run(Arc::clone(&is_over)));
+            tasks.spawn(client().run(Arc::clone(&is_over)));
         }
         for _ in 0..world.below(3) {
-            let client = Client { servers: servers.clone(), numbers: numbers.clone(), pause, seen: BTreeMap::new() };
-            tasks.spawn(client.run_numbered(Arc::clone(&is_over)));
+            tasks.spawn(client().run_numbered(Arc::clone(&is_over)));
         }
-        Self { tasks, is_over }
+        Self { tasks, is_over, is_slow }
+    }
+
+    /// Lets them send a fiftieth of what they sent.
+    pub(crate) fn slow_down(&self) {
+        self.is_slow.store(true, Ordering::Relaxed);
     }
 
     /// Waits until all have got the answers to their last requests.
@@ -69,13 +81,15 @@ struct Client {
     numbers: Numbers,
     /// Maximum milliseconds between two requests.
     pause: u64,
+    is_slow: Arc<AtomicBool>,
     /// The number of commands last seen in each run of an instance.
     seen: BTreeMap<u64, usize>,
 }
 
 impl Client {
     async fn pause(&self) {
-        tokio::time::sleep(Duration::from_millis(1 + self.servers.world.below(self.pause))).await;
+        let factor = if self.is_slow.load(Ordering::Relaxed) { 50 } else { 1 };
+        tokio::time::sleep(Duration::from_millis(factor * (1 + self.servers.world.below(self.pause)))).await;
     }
 
     async fn run(mut self, is_over: Arc<AtomicBool>) {

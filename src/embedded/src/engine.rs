@@ -1,0 +1,192 @@
+//! The engine of an instance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossdock_cluster::{Proposal, Replica, RequestError};
+use crossdock_coordination::command::{Break, Revoke};
+use crossdock_coordination::{Answer, Command, Operation, Outcome, Refusal};
+use prost::Message as _;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::error::CommandError;
+use crate::machine::{Machine, State};
+use crate::releases::Releases;
+use crate::requests::Requests;
+use crate::sequences::Sequences;
+use crate::session::Sessions;
+use crate::{expiry, follow};
+
+/// How long a command that was refused for a while is sent again.
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two attempts.
+pub(crate) const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Options of an engine.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The time to live of the session of this instance: what it holds is lost this long after it was last connected to
+    /// the cluster.
+    pub ttl: Duration,
+    /// Who the session belongs to, for operators.
+    pub label: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(10), label: String::new() }
+    }
+}
+
+pub(crate) struct Shared {
+    pub(crate) replica: Replica<Machine>,
+    pub(crate) requests: Requests,
+    pub(crate) releases: Releases,
+    pub(crate) sessions: Sessions,
+    pub(crate) sequences: Sequences,
+}
+
+/// A handle for coordination on this instance. Clones use the same engine.
+#[derive(Clone)]
+pub struct Engine(pub(crate) Arc<Shared>);
+
+/// The tasks of an engine. When this is dropped, they end, and what the instance holds counts as lost; its session expires.
+pub struct Tasks {
+    shared: Arc<Shared>,
+    _tasks: JoinSet<()>,
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.shared.sessions.end();
+        self.shared.requests.end_all();
+    }
+}
+
+impl Engine {
+    /// Starts an engine on the current runtime.
+    ///
+    /// # Panics
+    /// There is no runtime.
+    #[must_use]
+    pub fn start(replica: Replica<Machine>, options: Options) -> (Self, Tasks) {
+        let shared = Arc::new(Shared {
+            replica,
+            requests: Requests::default(),
+            releases: Releases::default(),
+            sessions: Sessions::new(options),
+            sequences: Sequences::default(),
+        });
+        let mut tasks = JoinSet::new();
+        // It subscribes before anything is requested.
+        let subscription = shared.replica.subscribe();
+        tasks.spawn(follow::follow(Arc::clone(&shared), subscription));
+        tasks.spawn(crate::session::keep(Arc::clone(&shared)));
+        tasks.spawn(crate::releases::release(Arc::clone(&shared)));
+        tasks.spawn(expiry::expire(shared.replica.clone()));
+        (Self(Arc::clone(&shared)), Tasks { shared, _tasks: tasks })
+    }
+
+    /// The state of this instance, however old that is.
+    #[must_use]
+    pub fn view(&self) -> Arc<State> {
+        self.0.replica.view()
+    }
+
+    /// A state that includes everything that was acknowledged before this call, by any instance.
+    ///
+    /// # Errors
+    /// See [`RequestError`]; it can always be called again.
+    pub async fn read(&self) -> Result<Arc<State>, RequestError> {
+        self.0.replica.read().await
+    }
+
+    /// Takes a lock from its holders, for a reason that they and operators see. Returns how many there were.
+    ///
+    /// # Errors
+    /// See [`CommandError`]. It is not repeated: that could take the lock from its next holder.
+    pub async fn break_lock(&self, lock: &str, reason: &str) -> Result<u64, CommandError> {
+        let command = Break { lock: lock.to_owned(), reason: reason.to_owned() };
+        holders(&self.0.execute(Operation::Break(command)).await?)
+    }
+
+    /// Asks the holders of a lock to release it, for a reason that they see. Returns how many were asked.
+    ///
+    /// # Errors
+    /// See [`CommandError`]; it can always be called again.
+    pub async fn revoke_lock(&self, lock: &str, reason: &str) -> Result<u64, CommandError> {
+        let command = Revoke { lock: lock.to_owned(), reason: reason.to_owned() };
+        holders(&self.0.execute(Operation::Revoke(command)).await?)
+    }
+
+    /// The next number of a sequence, which is higher than all numbers that were returned before this call, on any instance.
+    /// Numbers may be left out.
+    ///
+    /// # Errors
+    /// See [`CommandError`]; it can always be called again.
+    pub async fn next_number(&self, sequence: &str) -> Result<u64, CommandError> {
+        crate::sequences::next(&self.0, sequence).await
+    }
+
+    /// Ends the session of this instance, so that what it holds is free at once. Waits for the cluster for a limited time.
+    pub async fn close(&self) {
+        crate::session::close(&self.0).await;
+    }
+}
+
+fn holders(outcome: &Outcome) -> Result<u64, CommandError> {
+    match outcome {
+        Outcome::Holders(count) => Ok(*count),
+        _ => Err(CommandError::Unreadable),
+    }
+}
+
+impl Shared {
+    /// Executes a command once.
+    pub(crate) async fn execute(&self, operation: Operation) -> Result<Outcome, CommandError> {
+        outcome(self.replica.propose_as(proposal(operation)).await.map(|(_, answer)| answer))
+    }
+
+    /// Executes a command that may be executed more than once, until its outcome is known or this time.
+    pub(crate) async fn execute_by(&self, operation: Operation, deadline: Instant) -> Result<Outcome, CommandError> {
+        let mut last = CommandError::TimedOut;
+        let attempts = async {
+            loop {
+                match self.execute(operation.clone()).await {
+                    Err(CommandError::Cluster(error)) if is_passing(error) => last = error.into(),
+                    outcome => return outcome,
+                }
+                sleep(RETRY_INTERVAL).await;
+            }
+        };
+        match timeout_at(deadline, attempts).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(last),
+        }
+    }
+}
+
+/// Whether a command can be sent again, if it may be executed more than once.
+pub(crate) fn is_passing(error: RequestError) -> bool {
+    use crossdock_zab::Refusal::{Busy, NoLeader, TransferringLeadership};
+    matches!(
+        error,
+        RequestError::Refused(NoLeader | Busy | TransferringLeadership) | RequestError::Lost | RequestError::Unknown
+    )
+}
+
+pub(crate) fn proposal(operation: Operation) -> Proposal {
+    Proposal::new(Command { guards: Vec::new(), operation: Some(operation) }.encode_to_vec().into())
+}
+
+pub(crate) fn outcome(answer: Result<bytes::Bytes, RequestError>) -> Result<Outcome, CommandError> {
+    match Answer::decode(answer?).map(|answer| answer.outcome) {
+        Ok(Some(Outcome::Refused(refused))) => Err(match Refusal::try_from(refused.reason) {
+            Ok(refusal) => CommandError::Refused(refusal),
+            Err(_) => CommandError::Unreadable,
+        }),
+        Ok(Some(outcome)) => Ok(outcome),
+        _ => Err(CommandError::Unreadable),
+    }
+}

@@ -1,0 +1,30 @@
+//! The embedded engine of coordination: the state of `crossdock-coordination` on the log of the cluster.
+//!
+//! ```text
+//!   Engine ─▶ Replica ─▶ cluster ─▶ Machine (Coordination)
+//!     ▲                                │ events
+//!     ├ follow    tells each request what became of it ◀┘
+//!     ├ session   keeps the session of this instance alive
+//!     ├ releases  releases what was dropped
+//!     └ expiry    proposes ticks while this instance leads
+//! ```
+//!
+//! All requests of an instance belong to its session. A request is cancelled, or its locks are released, when its handle is
+//! dropped, whatever became of it.
+
+mod engine;
+mod error;
+mod expiry;
+mod follow;
+mod locks;
+mod machine;
+mod releases;
+mod requests;
+mod sequences;
+mod session;
+
+pub use engine::{Engine, Options, Tasks};
+pub use error::{AcquireError, CommandError};
+pub use locks::{Held, LockRequest, Wait};
+pub use machine::{COORDINATION, Machine, State, add};
+pub use requests::Loss;

@@ -1,0 +1,175 @@
+//! Acquiring locks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossdock_coordination::command::{self, Acquire};
+use crossdock_coordination::limits::SESSION_REQUESTS_MAX;
+use crossdock_coordination::{Claim, Mode, Operation, Outcome, Refusal, RequestId, Token};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use crate::engine::{COMMAND_TIMEOUT, Engine, Shared};
+use crate::error::{AcquireError, CommandError};
+use crate::requests::{Loss, Progress, Seen};
+
+/// How long to wait for locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all.
+    Try,
+    /// For this time, up to a day.
+    For(Duration),
+    /// Until they are available.
+    Forever,
+}
+
+/// A request for one or more locks, all of which are held together.
+#[derive(Debug, Clone)]
+pub struct LockRequest {
+    /// The locks.
+    pub claims: Vec<Claim>,
+    /// How long to wait.
+    pub wait: Wait,
+    /// How long they may be held; otherwise for as long as the session of this instance lives.
+    pub hold: Option<Duration>,
+    /// How long they stay closed if they are lost while they are held.
+    pub delay: Duration,
+    /// What operators see.
+    pub metadata: String,
+    /// Take them from their holders, ahead of all that wait, for this reason.
+    pub steal: Option<String>,
+}
+
+impl LockRequest {
+    /// A request for one lock.
+    #[must_use]
+    pub fn new(lock: &str, mode: Mode, wait: Wait) -> Self {
+        let claims = vec![Claim { lock: lock.into(), mode }];
+        Self { claims, wait, hold: None, delay: Duration::ZERO, metadata: String::new(), steal: None }
+    }
+
+    fn command(&self, id: RequestId, deadline: Option<Instant>) -> Acquire {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let claim =
+            |claim: &Claim| command::Claim { lock: claim.lock.to_string(), mode: Some(claim.mode.to_command()) };
+        Acquire {
+            session: id.session.0,
+            number: id.number,
+            claims: self.claims.iter().map(claim).collect(),
+            wait_ms: match self.wait {
+                Wait::Try => Some(0),
+                Wait::For(_) => deadline.map(|deadline| millis(deadline - Instant::now()).max(1)),
+                Wait::Forever => None,
+            },
+            hold_ms: self.hold.map(millis),
+            delay_ms: millis(self.delay),
+            metadata: self.metadata.clone(),
+            steal: self.steal.clone(),
+            ..Acquire::default()
+        }
+    }
+}
+
+/// A request that is open. Dropping it releases or cancels it.
+struct Open {
+    shared: Arc<Shared>,
+    id: RequestId,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.shared.requests.remove(self.id);
+        self.shared.releases.add(self.id, None);
+    }
+}
+
+/// Locks that are held. Dropping it releases them, without waiting for that.
+pub struct Held {
+    open: Open,
+    token: Token,
+    seen: watch::Receiver<Seen>,
+}
+
+impl Held {
+    /// The fencing token.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        self.token
+    }
+
+    /// Whether they are lost, as far as this instance knows.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        matches!(self.seen.borrow().progress, Progress::Lost(_))
+    }
+
+    /// Waits until they are lost. Cancel safe.
+    pub async fn lost(&mut self) -> Loss {
+        let lost = self.seen.wait_for(|seen| matches!(seen.progress, Progress::Lost(_))).await;
+        match lost.map(|seen| seen.progress.clone()) {
+            Ok(Progress::Lost(loss)) => loss,
+            _ => Loss::Unknown,
+        }
+    }
+
+    /// Waits until the holder is asked to release them, or they are lost. Returns the reason that was given. Cancel safe.
+    pub async fn revoked(&mut self) -> Option<Arc<str>> {
+        let is_over = |seen: &Seen| seen.revoked.is_some() || matches!(seen.progress, Progress::Lost(_));
+        self.seen.wait_for(is_over).await.ok().and_then(|seen| seen.revoked.clone())
+    }
+
+    /// Releases them, and waits until that has happened. If the future is dropped, they are released all the same.
+    pub async fn release(self) {
+        let (done, waiting) = oneshot::channel();
+        self.open.shared.releases.add(self.open.id, Some(done));
+        let _ = waiting.await;
+    }
+}
+
+impl Engine {
+    /// Acquires locks. If the future is dropped, the request is cancelled.
+    ///
+    /// # Errors
+    /// See [`AcquireError`]: the locks are not held, and will not be.
+    pub async fn acquire(&self, request: &LockRequest) -> Result<Held, AcquireError> {
+        let now = Instant::now();
+        let deadline = match request.wait {
+            Wait::For(wait) => Some(now + wait),
+            Wait::Try | Wait::Forever => None,
+        };
+        let answered_by = deadline.unwrap_or(now + COMMAND_TIMEOUT);
+        let own = self.0.sessions.get(answered_by).await?;
+        if self.0.requests.len() >= SESSION_REQUESTS_MAX {
+            return Err(CommandError::Refused(Refusal::TooMany).into());
+        }
+        let id = own.next_request();
+        let mut seen = self.0.requests.add(id);
+        let open = Open { shared: Arc::clone(&self.0), id };
+        let operation = Operation::Acquire(request.command(id, deadline));
+        match self.0.execute_by(operation, answered_by).await {
+            Ok(Outcome::Granted(granted)) => self.0.requests.note(id, Progress::Held(Token(granted.token))),
+            Ok(Outcome::Waiting(_)) => self.0.requests.note(id, Progress::Waiting),
+            Ok(_) => return Err(CommandError::Unreadable.into()),
+            Err(CommandError::Refused(Refusal::NotAvailable)) => return Err(AcquireError::NotAvailable),
+            Err(CommandError::Refused(Refusal::NoSession)) => return Err(AcquireError::SessionLost),
+            // It was granted or waited with an earlier attempt, and ended meanwhile.
+            Err(CommandError::Refused(Refusal::Finished)) if request.wait != Wait::Try => {
+                return Err(AcquireError::TimedOut);
+            }
+            Err(CommandError::Refused(Refusal::Finished)) => return Err(AcquireError::NotAvailable),
+            Err(problem) => return Err(problem.into()),
+        }
+        let is_decided = |seen: &Seen| !matches!(seen.progress, Progress::Sent | Progress::Waiting);
+        let decided = async { seen.wait_for(is_decided).await.map(|seen| seen.progress.clone()) };
+        let progress = match deadline {
+            Some(deadline) => timeout_at(deadline, decided).await.unwrap_or(Ok(Progress::TimedOut)),
+            None => decided.await,
+        };
+        match progress {
+            Ok(Progress::Held(token)) => Ok(Held { open, token, seen }),
+            Ok(Progress::TimedOut) => Err(AcquireError::TimedOut),
+            _ => Err(AcquireError::SessionLost),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The session of this instance.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossdock_cluster::RequestError;
+use crossdock_coordination::command::{CloseSession, KeepAlive, OpenSession};
+use crossdock_coordination::{Event, Operation, Outcome, RequestId, SessionId, View};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::engine::{COMMAND_TIMEOUT, Options, RETRY_INTERVAL, Shared, outcome, proposal};
+use crate::error::CommandError;
+
+/// The session is given up if it is not known to live for this part of its time to live: the cluster lets it expire a little
+/// later.
+const GIVE_UP_AFTER: f64 = 0.9;
+
+/// The current session.
+#[derive(Debug, Clone)]
+pub(crate) struct Own {
+    pub(crate) id: SessionId,
+    next_number: Arc<AtomicU64>,
+}
+
+impl Own {
+    /// An id for a new request.
+    pub(crate) fn next_request(&self) -> RequestId {
+        RequestId { session: self.id, number: self.next_number.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+#[derive(Debug)]
+enum Current {
+    None,
+    Open(Own),
+    /// The engine or the instance has ended.
+    Over,
+}
+
+/// The sessions of this instance, one after another.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    options: Options,
+    current: watch::Sender<Current>,
+}
+
+impl Sessions {
+    pub(crate) fn new(options: Options) -> Self {
+        Self { options, current: watch::Sender::new(Current::None) }
+    }
+
+    /// The current session, which is waited for.
+    pub(crate) async fn get(&self, deadline: Instant) -> Result<Own, CommandError> {
+        let mut current = self.current.subscribe();
+        let is_known = |current: &Current| !matches!(current, Current::None);
+        match timeout_at(deadline, current.wait_for(is_known)).await {
+            Ok(Ok(current)) => match &*current {
+                Current::Open(own) => Ok(own.clone()),
+                Current::None | Current::Over => Err(RequestError::Ended.into()),
+            },
+            Ok(Err(_)) => Err(RequestError::Ended.into()),
+            Err(_) => Err(CommandError::TimedOut),
+        }
+    }
+
+    pub(crate) fn is_current(&self, id: SessionId) -> bool {
+        matches!(&*self.current.borrow(), Current::Open(own) if own.id == id)
+    }
+
+    /// Gives up a session, if it is the current one.
+    fn give_up(&self, id: SessionId) {
+        self.current.send_if_modified(|current| {
+            let is_current = matches!(current, Current::Open(own) if own.id == id);
+            if is_current {
+                *current = Current::None;
+            }
+            is_current
+        });
+    }
+
+    pub(crate) fn handle(&self, event: &Event) {
+        if let Event::SessionEnded(id) = event {
+            self.give_up(*id);
+        }
+    }
+
+    /// Compares with a state, after events were missed.
+    pub(crate) fn compare(&self, view: &View) {
+        let current = match &*self.current.borrow() {
+            Current::Open(own) => own.id,
+            Current::None | Current::Over => return,
+        };
+        if view.sessions.get(current).is_none() && view.clock.has_passed(current.0) {
+            self.give_up(current);
+        }
+    }
+
+    pub(crate) fn end(&self) {
+        self.current.send_replace(Current::Over);
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(&*self.current.borrow(), Current::Over)
+    }
+}
+
+/// Opens a session, keeps it alive, and opens another one when it is lost.
+pub(crate) async fn keep(shared: Arc<Shared>) {
+    while !shared.sessions.is_over() {
+        let opened = Instant::now();
+        let Some(id) = open(&shared).await else {
+            sleep(RETRY_INTERVAL).await;
+            continue;
+        };
+        let own = Own { id, next_number: Arc::new(AtomicU64::new(1)) };
+        let is_open = shared.sessions.current.send_if_modified(|current| {
+            let is_open = matches!(current, Current::None);
+            if is_open {
+                *current = Current::Open(own);
+            }
+            is_open
+        });
+        if !is_open {
+            return;
+        }
+        tracing::info!(session = %id, "session with the cluster opened");
+        keep_alive(&shared, id, opened).await;
+        shared.sessions.give_up(id);
+        shared.requests.end_session(id);
+        if !shared.sessions.is_over() {
+            tracing::error!(session = %id, "session with the cluster lost, with everything that this instance held");
+        }
+    }
+}
+
+async fn open(shared: &Shared) -> Option<SessionId> {
+    let Options { ttl, label } = &shared.sessions.options;
+    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    let open = Operation::OpenSession(OpenSession { ttl_ms, label: label.clone() });
+    // If the outcome is unknown, a session that nobody uses expires.
+    let (zxid, answer) = shared.replica.propose_as(proposal(open)).await.ok()?;
+    match outcome(Ok(answer)) {
+        Ok(Outcome::Done(_)) => Some(SessionId(zxid.to_u64())),
+        Ok(_) => None,
+        Err(problem) => {
+            tracing::error!(%problem, "cannot open a session with the cluster");
+            None
+        }
+    }
+}
+
+/// Keeps a session alive until it is lost. Its time counts from when a command was sent, which is before the cluster counts.
+async fn keep_alive(shared: &Shared, id: SessionId, opened: Instant) {
+    let ttl = shared.sessions.options.ttl;
+    let mut known_until = opened + ttl.mul_f64(GIVE_UP_AFTER);
+    let mut next = opened + ttl / 3;
+    let mut current = shared.sessions.current.subscribe();
+    loop {
+        let is_gone = |current: &Current| !matches!(current, Current::Open(own) if own.id == id);
+        if timeout_at(next, current.wait_for(is_gone)).await.is_ok() {
+            return;
+        }
+        let sent = Instant::now();
+        if sent >= known_until {
+            return;
+        }
+        let command = Operation::KeepAlive(KeepAlive { sessions: vec![id.0] });
+        let proposed = shared.replica.propose_as(proposal(command).reserved());
+        let answer = timeout_at(known_until, proposed).await;
+        match answer.map(|answer| outcome(answer.map(|(_, answer)| answer))) {
+            Ok(Ok(Outcome::Unknown(unknown))) if unknown.sessions.is_empty() => {
+                known_until = sent + ttl.mul_f64(GIVE_UP_AFTER);
+                next = sent + ttl / 3;
+            }
+            Ok(Ok(_)) | Err(_) => return,
+            Ok(Err(_)) => next = Instant::now() + RETRY_INTERVAL.min(Duration::from_millis(100)),
+        }
+    }
+}
+
+/// Ends the session for good.
+pub(crate) async fn close(shared: &Shared) {
+    let current = shared.sessions.current.send_replace(Current::Over);
+    let Current::Open(own) = current else { return };
+    let close = || Operation::CloseSession(CloseSession { session: own.id.0 });
+    let closing = async {
+        while let Err(problem) = shared.replica.propose_as(proposal(close()).reserved()).await {
+            if problem == RequestError::Ended {
+                return;
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
+    };
+    if timeout(COMMAND_TIMEOUT, closing).await.is_err() {
+        tracing::warn!(session = %own.id, "session with the cluster not closed; it expires");
+    }
+    shared.requests.end_session(own.id);
+}

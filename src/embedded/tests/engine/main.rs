@@ -1,0 +1,183 @@
+//! Engines on real instances.
+
+mod cluster;
+
+use std::time::Duration;
+
+use crossdock_coordination::{Claim, Mode};
+use crossdock_embedded::{AcquireError, Held, LockRequest, Loss, Wait};
+use tokio::time::timeout;
+
+use self::cluster::{Cluster, TTL};
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn exclusive(lock: &str, wait: Wait) -> LockRequest {
+    LockRequest::new(lock, Mode::Exclusive, wait)
+}
+
+async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    timeout(LONG, future).await.expect("in time")
+}
+
+#[tokio::test]
+async fn a_lock_is_handed_over_between_instances_with_a_rising_token() {
+    let cluster = Cluster::start(3).await;
+    let mut last = None;
+    let mut held: Option<Held> = None;
+    for round in 0..9 {
+        let engine = cluster.engine(round % 3);
+        let waiting = tokio::spawn(async move { engine.acquire(&exclusive("stock", Wait::For(LONG))).await });
+        let other = cluster.engine((round + 1) % 3);
+        let refused = in_time(other.acquire(&exclusive("stock", Wait::Try))).await;
+        match held.take() {
+            Some(held) => {
+                assert!(matches!(refused, Err(AcquireError::NotAvailable)));
+                held.release().await;
+            }
+            // It came first, or not.
+            None => drop(refused),
+        }
+        let next = in_time(waiting).await.expect("a task").expect("a lock");
+        assert!(last < Some(next.token()), "{last:?}, then {}", next.token());
+        last = Some(next.token());
+        held = Some(next);
+    }
+    drop(held);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_dropped_holds_nothing() {
+    let cluster = Cluster::start(3).await;
+    let held = in_time(cluster.engine(0).acquire(&exclusive("a", Wait::Try))).await.expect("a lock");
+    let engine = cluster.engine(1);
+    let waiting = tokio::spawn(async move { engine.acquire(&exclusive("a", Wait::Forever)).await.map(drop) });
+    cluster.until(0, |state| state.locks.get("a").is_some_and(|lock| lock.counts() == (1, 1))).await;
+    waiting.abort();
+    cluster.until(0, |state| state.locks.get("a").is_some_and(|lock| lock.counts() == (1, 0))).await;
+    let timed_out = in_time(cluster.engine(2).acquire(&exclusive("a", Wait::For(Duration::from_millis(50))))).await;
+    assert!(matches!(timed_out, Err(AcquireError::TimedOut)));
+    drop(held);
+    cluster.until(0, |state| state.locks.iter().next().is_none()).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn the_locks_of_a_lost_instance_are_free_after_its_session() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let (follower, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    for lost in [follower, leader] {
+        let mut held = in_time(cluster.engine(lost).acquire(&exclusive("a", Wait::Forever))).await.expect("a lock");
+        let token = held.token();
+        let begun = std::time::Instant::now();
+        cluster.kill(lost);
+        assert_eq!(in_time(held.lost()).await, Loss::SessionLost, "its own handle is told");
+        let next = in_time(cluster.engine(other).acquire(&exclusive("a", Wait::Forever))).await.expect("a lock");
+        let took = begun.elapsed();
+        assert!(next.token() > token);
+        assert!(took > TTL * 2 / 3, "the session ended after {took:?}");
+        next.release().await;
+        cluster.restart(lost).await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn holders_are_told_who_takes_their_lock() {
+    let cluster = Cluster::start(1).await;
+    let engine = cluster.engine(0);
+    let mut held = in_time(engine.acquire(&exclusive("a", Wait::Try))).await.expect("a lock");
+    assert_eq!(engine.revoke_lock("a", "maintenance").await, Ok(1));
+    assert_eq!(in_time(held.revoked()).await.as_deref(), Some("maintenance"));
+    assert!(!held.is_lost(), "the holder decides");
+    let steal = LockRequest { steal: Some("night shift".to_owned()), ..exclusive("a", Wait::Try) };
+    let mut thief = in_time(engine.acquire(&steal)).await.expect("a lock");
+    assert_eq!(in_time(held.lost()).await, Loss::Broken("night shift".into()));
+    assert_eq!(engine.break_lock("a", "again").await, Ok(1));
+    assert_eq!(in_time(thief.lost()).await, Loss::Broken("again".into()));
+    let short = LockRequest { hold: Some(Duration::from_millis(100)), ..exclusive("a", Wait::Try) };
+    let mut held = in_time(engine.acquire(&short)).await.expect("a lock");
+    assert_eq!(in_time(held.lost()).await, Loss::HoldExpired);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn several_locks_are_acquired_together() {
+    let cluster = Cluster::start(1).await;
+    let engine = cluster.engine(0);
+    let both = LockRequest {
+        claims: ["a", "b"].map(|lock| Claim { lock: lock.into(), mode: Mode::Exclusive }).to_vec(),
+        ..exclusive("", Wait::Try)
+    };
+    let held = in_time(engine.acquire(&both)).await.expect("both");
+    for lock in ["a", "b"] {
+        assert!(matches!(engine.acquire(&exclusive(lock, Wait::Try)).await, Err(AcquireError::NotAvailable)));
+    }
+    held.release().await;
+    assert!(engine.acquire(&exclusive("b", Wait::Try)).await.is_ok());
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn numbers_of_a_sequence_rise_over_all_instances() {
+    let cluster = Cluster::start(3).await;
+    let mut last = 0;
+    for round in 0..30 {
+        let engine = cluster.engine(round % 3);
+        let numbers: Vec<_> = (0..10)
+            .map(|_| {
+                let engine = engine.clone();
+                tokio::spawn(async move { engine.next_number("orders").await })
+            })
+            .collect();
+        let mut taken = Vec::new();
+        for number in numbers {
+            taken.push(in_time(number).await.expect("a task").expect("a number"));
+        }
+        taken.sort_unstable();
+        assert!(taken.windows(2).all(|pair| pair[0] < pair[1]), "{taken:?}");
+        assert!(taken[0] > last, "{taken:?} after {last}");
+        last = taken[9];
+    }
+    cluster.stop().await;
+}
+
+/// Requests that are dropped at any time, on instances that stop and come back, leave nothing behind.
+#[tokio::test]
+async fn no_cancelled_request_becomes_an_orphan() {
+    let mut cluster = Cluster::start(3).await;
+    for round in 0_u64..12 {
+        let tasks: Vec<_> = (0..60_u64)
+            .map(|at| {
+                let engine = cluster.engine((at % 3) as usize);
+                let lock = format!("lock {}", at % 4);
+                tokio::spawn(async move {
+                    let wait = match at % 3 {
+                        0 => Wait::Try,
+                        1 => Wait::For(Duration::from_millis(5 * (at % 7))),
+                        _ => Wait::Forever,
+                    };
+                    let patience = Duration::from_micros((round * 37 + at * 211) % 20_000);
+                    if let Ok(Ok(held)) = timeout(patience, engine.acquire(&exclusive(&lock, wait))).await {
+                        tokio::task::yield_now().await;
+                        drop(held);
+                    }
+                })
+            })
+            .collect();
+        if round % 4 == 3 {
+            let leader = cluster.leader().await;
+            cluster.kill(leader);
+            cluster.restart(leader).await;
+        }
+        for task in tasks {
+            in_time(task).await.expect("a task");
+        }
+    }
+    for at in 0..3 {
+        cluster.until(at, |state| state.locks.iter().next().is_none()).await;
+    }
+    cluster.stop().await;
+}
