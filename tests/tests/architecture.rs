@@ -28,10 +28,11 @@ const LAYERS: &[(&str, u8)] = &[
     ("crossdock-grpc", 4),
     ("crossdock-amqp", 4),
     ("crossdock-kafka", 4),
-    ("crossdock-gateway", 5),
-    ("crossdock-cli", 6),
-    ("crossdock-tests", 7),
-    ("crossdock-examples", 8),
+    ("crossdock-embedded", 5),
+    ("crossdock-gateway", 6),
+    ("crossdock-cli", 7),
+    ("crossdock-tests", 8),
+    ("crossdock-examples", 9),
 ];
 
 /// The crates that may use a library.
@@ -52,6 +53,7 @@ const OWNERS: &[(&str, &[&str])] = &[
             "crossdock-proto",
             "crossdock-grpc",
             "crossdock-cluster",
+            "crossdock-embedded",
             "crossdock-simulator",
             "crossdock-tests",
         ],

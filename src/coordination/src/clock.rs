@@ -28,6 +28,12 @@ impl Clock {
         self.now
     }
 
+    /// Whether the command of this zxid may have been applied: one of its epoch or a later one was.
+    #[must_use]
+    pub fn has_passed(&self, zxid: u64) -> bool {
+        self.epoch >= Zxid::from_u64(zxid).epoch
+    }
+
     /// Advances to a command; whether it is the first one of an epoch.
     pub(crate) fn advance(&mut self, zxid: Zxid, leader_time: u64) -> bool {
         let is_new = zxid.epoch != self.epoch;

@@ -1,12 +1,15 @@
 //! The engine of an instance.
 
+use std::io;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossdock_cluster::{Proposal, Replica, RequestError};
 use crossdock_coordination::command::{Break, Revoke};
 use crossdock_coordination::{Answer, Command, Operation, Outcome, Refusal};
 use prost::Message as _;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -51,26 +54,31 @@ pub(crate) struct Shared {
 #[derive(Clone)]
 pub struct Engine(pub(crate) Arc<Shared>);
 
-/// The tasks of an engine. When this is dropped, they end, and what the instance holds counts as lost; its session expires.
-pub struct Tasks {
+/// The thread of an engine. When this is dropped, it ends, and what the instance holds counts as lost; its session expires.
+pub struct Running {
     shared: Arc<Shared>,
-    _tasks: JoinSet<()>,
+    /// Dropping it ends the thread.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
-impl Drop for Tasks {
+impl Drop for Running {
     fn drop(&mut self) {
         self.shared.sessions.end();
         self.shared.requests.end_all();
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
 impl Engine {
-    /// Starts an engine on the current runtime.
+    /// Starts an engine. It has a thread of its own, so that nothing else delays what keeps its session alive.
     ///
-    /// # Panics
-    /// There is no runtime.
-    #[must_use]
-    pub fn start(replica: Replica<Machine>, options: Options) -> (Self, Tasks) {
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(replica: Replica<Machine>, options: Options) -> io::Result<(Self, Running)> {
         let shared = Arc::new(Shared {
             replica,
             requests: Requests::default(),
@@ -78,14 +86,12 @@ impl Engine {
             sessions: Sessions::new(options),
             sequences: Sequences::default(),
         });
-        let mut tasks = JoinSet::new();
-        // It subscribes before anything is requested.
-        let subscription = shared.replica.subscribe();
-        tasks.spawn(follow::follow(Arc::clone(&shared), subscription));
-        tasks.spawn(crate::session::keep(Arc::clone(&shared)));
-        tasks.spawn(crate::releases::release(Arc::clone(&shared)));
-        tasks.spawn(expiry::expire(shared.replica.clone()));
-        (Self(Arc::clone(&shared)), Tasks { shared, _tasks: tasks })
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let (stop, stopped) = oneshot::channel();
+        let running = run(Arc::clone(&shared), stopped);
+        let thread = thread::Builder::new().name("coordination".to_owned()).spawn(move || runtime.block_on(running))?;
+        let running = Running { shared: Arc::clone(&shared), stop: Some(stop), thread: Some(thread) };
+        Ok((Self(shared), running))
     }
 
     /// The state of this instance, however old that is.
@@ -133,6 +139,17 @@ impl Engine {
     pub async fn close(&self) {
         crate::session::close(&self.0).await;
     }
+}
+
+/// Runs the tasks of an engine until it is stopped.
+async fn run(shared: Arc<Shared>, stopped: oneshot::Receiver<()>) {
+    let subscription = shared.replica.subscribe();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(follow::follow(Arc::clone(&shared), subscription));
+    tasks.spawn(crate::session::keep(Arc::clone(&shared)));
+    tasks.spawn(crate::releases::release(Arc::clone(&shared)));
+    tasks.spawn(expiry::expire(shared.replica.clone()));
+    let _ = stopped.await;
 }
 
 fn holders(outcome: &Outcome) -> Result<u64, CommandError> {

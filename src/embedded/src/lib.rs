@@ -23,7 +23,7 @@ mod requests;
 mod sequences;
 mod session;
 
-pub use engine::{Engine, Options, Tasks};
+pub use engine::{Engine, Options, Running};
 pub use error::{AcquireError, CommandError};
 pub use locks::{Held, LockRequest, Wait};
 pub use machine::{COORDINATION, Machine, State, add};

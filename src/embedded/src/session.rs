@@ -10,12 +10,14 @@ use crossdock_coordination::{Event, Operation, Outcome, RequestId, SessionId, Vi
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::engine::{COMMAND_TIMEOUT, Options, RETRY_INTERVAL, Shared, outcome, proposal};
+use crate::engine::{Options, RETRY_INTERVAL, Shared, outcome, proposal};
 use crate::error::CommandError;
 
 /// The session is given up if it is not known to live for this part of its time to live: the cluster lets it expire a little
 /// later.
 const GIVE_UP_AFTER: f64 = 0.9;
+/// How long a session may take to be closed when the instance stops.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The current session.
 #[derive(Debug, Clone)]
@@ -175,7 +177,7 @@ async fn keep_alive(shared: &Shared, id: SessionId, opened: Instant) {
                 next = sent + ttl / 3;
             }
             Ok(Ok(_)) | Err(_) => return,
-            Ok(Err(_)) => next = Instant::now() + RETRY_INTERVAL.min(Duration::from_millis(100)),
+            Ok(Err(_)) => next = Instant::now() + RETRY_INTERVAL,
         }
     }
 }
@@ -193,7 +195,7 @@ pub(crate) async fn close(shared: &Shared) {
             sleep(RETRY_INTERVAL).await;
         }
     };
-    if timeout(COMMAND_TIMEOUT, closing).await.is_err() {
+    if timeout(CLOSE_TIMEOUT, closing).await.is_err() {
         tracing::warn!(session = %own.id, "session with the cluster not closed; it expires");
     }
     shared.requests.end_session(own.id);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crossdock_cluster::{Machines, Member, Node, Settings};
-use crossdock_embedded::{Engine, Options, State, Tasks, add};
+use crossdock_embedded::{Engine, Options, Running, State, add};
 use crossdock_zab::{Role, ServerId};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -17,7 +17,7 @@ pub(crate) const TTL: Duration = Duration::from_secs(1);
 struct Instance {
     node: Node,
     engine: Engine,
-    tasks: Tasks,
+    running: Running,
 }
 
 pub(crate) struct Cluster {
@@ -50,8 +50,8 @@ fn start(settings: &Settings) -> Instance {
     let published = add(&mut machines);
     let node = Node::start(settings, machines).expect("an instance");
     let options = Options { ttl: TTL, label: format!("instance {}", settings.id) };
-    let (engine, tasks) = Engine::start(node.replica(&published), options);
-    Instance { node, engine, tasks }
+    let (engine, running) = Engine::start(node.replica(&published), options).expect("a thread");
+    Instance { node, engine, running }
 }
 
 impl Cluster {
@@ -90,8 +90,8 @@ impl Cluster {
 
     /// Ends an instance without closing its session.
     pub(crate) fn kill(&mut self, at: usize) {
-        let Instance { node, tasks, .. } = self.instances[at].take().expect("a running instance");
-        drop(tasks);
+        let Instance { node, running, .. } = self.instances[at].take().expect("a running instance");
+        drop(running);
         node.stop();
     }
 
@@ -114,9 +114,11 @@ impl Cluster {
     }
 
     pub(crate) async fn stop(mut self) {
-        for instance in self.instances.iter_mut().filter_map(Option::take) {
+        for instance in self.instances.iter().flatten() {
             instance.engine.close().await;
-            drop(instance.tasks);
+        }
+        for instance in self.instances.iter_mut().filter_map(Option::take) {
+            drop(instance.running);
             instance.node.shut_down().await;
         }
     }
