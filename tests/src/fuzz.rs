@@ -214,6 +214,7 @@ fn routes(bytes: &[u8]) {
         files: &OneFile(Bytes::from_static(include_str!("../fuzz/all.proto").as_bytes())),
         reflect: &|_| Err("reflection is unavailable".into()),
         limits: &Limits::default(),
+        has_cluster: true,
     };
     let plan = crossdock_routing::load(&[("fuzz.yaml".to_owned(), text.to_owned())], &inputs, &mut diagnostics);
     assert!(plan.is_none() || !diagnostics.has_errors(), "a plan despite errors");

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use tempfile::TempDir;
 
-use crate::{call, until};
+use crate::{call, free_address, until};
 
 /// The root of the repository.
 #[must_use]
@@ -113,17 +113,49 @@ impl Gateway {
         Self::spawn(command, listeners, routes, files, "")
     }
 
+    /// Starts the instances of a cluster, with sessions of one second.
+    ///
+    /// # Panics
+    /// If one does not start.
+    #[must_use]
+    pub fn start_cluster(count: usize, routes: &str) -> Vec<Self> {
+        let members: Vec<String> = (1..=count).map(|id| format!("{id}: \"{}\"", free_address())).collect();
+        let members = members.join(", ");
+        let member = |id| {
+            let cluster = format!("cluster: {{ name: test, id: {id}, members: {{ {members} }}, session: 1s }}\n");
+            let folder = write_settings("public: { http: { bind: \"127.0.0.1:0\" } }", routes, &[], &cluster);
+            let mut init = Command::new(crossdock());
+            init.args(["cluster", "init", "--bootstrap", "--config"]).arg(folder.path()).stdout(Stdio::null());
+            assert!(init.status().expect("it runs").success(), "the log is created");
+            Self::launch(&[], folder, "")
+        };
+        let mut instances: Vec<_> = (1..=count).map(member).collect();
+        instances.iter_mut().for_each(Self::wait_until_ready);
+        instances
+    }
+
+    /// Kills the process, and starts it again with the same folder.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn restart(mut self) -> Self {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a folder"));
+        drop(self);
+        let mut gateway = Self::launch(&[], folder, "");
+        gateway.wait_until_ready();
+        gateway
+    }
+
     fn spawn(under: &[&str], listeners: &str, routes: &str, files: &[(&str, &[u8])], failpoint: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        for (name, content) in files {
-            std::fs::write(folder.path().join(name), content).expect("a file");
-        }
-        let settings = format!(
-            "version: 1\nlisteners:\n  {listeners}\nadmin: {{ bind: \"127.0.0.1:0\" }}\nlog: {{ format: json, level: info }}\n"
-        );
-        std::fs::write(folder.path().join("crossdock.yaml"), settings).expect("settings");
-        std::fs::create_dir(folder.path().join("routes")).expect("a folder");
-        std::fs::write(folder.path().join("routes/routes.yaml"), routes).expect("routes");
+        let mut gateway = Self::launch(under, write_settings(listeners, routes, files, ""), failpoint);
+        gateway.wait_until_ready();
+        gateway
+    }
+
+    fn launch(under: &[&str], folder: TempDir, failpoint: &str) -> Self {
         let mut words = under.iter().map(std::ffi::OsStr::new).chain([crossdock().as_os_str()]);
         let mut process = Command::new(words.next().expect("a command"))
             .args(words)
@@ -142,9 +174,7 @@ impl Gateway {
                 shared_log.lock().expect("the log").push(line);
             }
         });
-        let mut gateway = Self { process, folder, log };
-        gateway.wait_until_ready();
-        gateway
+        Self { process, folder, log }
     }
 
     fn wait_until_ready(&mut self) {
@@ -300,6 +330,21 @@ impl Gateway {
     pub fn is_running(&mut self) -> bool {
         self.process.try_wait().expect("a process").is_none()
     }
+}
+
+/// A folder with settings and routes.
+fn write_settings(listeners: &str, routes: &str, files: &[(&str, &[u8])], more: &str) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, content) in files {
+        std::fs::write(folder.path().join(name), content).expect("a file");
+    }
+    let settings = format!(
+        "version: 1\nlisteners:\n  {listeners}\nadmin: {{ bind: \"127.0.0.1:0\" }}\nlog: {{ format: json, level: info }}\n{more}"
+    );
+    std::fs::write(folder.path().join("crossdock.yaml"), settings).expect("settings");
+    std::fs::create_dir(folder.path().join("routes")).expect("a folder");
+    std::fs::write(folder.path().join("routes/routes.yaml"), routes).expect("routes");
+    folder
 }
 
 impl Drop for Gateway {

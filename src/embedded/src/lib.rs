@@ -25,6 +25,6 @@ mod session;
 
 pub use engine::{Engine, Options, Running};
 pub use error::{AcquireError, CommandError};
-pub use locks::{Held, LockRequest, Wait};
+pub use locks::{Held, LockRequest, Validity, Wait};
 pub use machine::{COORDINATION, Machine, State, add};
 pub use requests::Loss;

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::engine::{COMMAND_TIMEOUT, Engine, Shared};
 use crate::error::{AcquireError, CommandError};
 use crate::requests::{Loss, Progress, Seen};
+use crate::session::Life;
 
 /// How long to wait for locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +90,23 @@ pub struct Held {
     open: Open,
     token: Token,
     seen: watch::Receiver<Seen>,
+    life: Arc<Life>,
+}
+
+/// Whether locks are still held, as far as this instance knows.
+#[derive(Debug, Clone)]
+pub struct Validity {
+    seen: watch::Receiver<Seen>,
+    life: Arc<Life>,
+}
+
+impl Validity {
+    /// Whether they are held. They are not if the session was not kept alive for so long that it may have expired, even if
+    /// nothing has told this instance yet, because it was paused.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        matches!(self.seen.borrow().progress, Progress::Held(_)) && Instant::now() < self.life.until()
+    }
 }
 
 impl Held {
@@ -98,10 +116,10 @@ impl Held {
         self.token
     }
 
-    /// Whether they are lost, as far as this instance knows.
+    /// Tells whether they are still held.
     #[must_use]
-    pub fn is_lost(&self) -> bool {
-        matches!(self.seen.borrow().progress, Progress::Lost(_))
+    pub fn validity(&self) -> Validity {
+        Validity { seen: self.seen.clone(), life: Arc::clone(&self.life) }
     }
 
     /// Waits until they are lost. Cancel safe.
@@ -167,7 +185,7 @@ impl Engine {
             None => decided.await,
         };
         match progress {
-            Ok(Progress::Held(token)) => Ok(Held { open, token, seen }),
+            Ok(Progress::Held(token)) => Ok(Held { open, token, seen, life: own.life }),
             Ok(Progress::TimedOut) => Err(AcquireError::TimedOut),
             _ => Err(AcquireError::SessionLost),
         }

@@ -24,6 +24,32 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct Own {
     pub(crate) id: SessionId,
     next_number: Arc<AtomicU64>,
+    pub(crate) life: Arc<Life>,
+}
+
+/// Until when a session is known to live.
+#[derive(Debug)]
+pub(crate) struct Life {
+    opened: Instant,
+    /// Milliseconds since then.
+    until: AtomicU64,
+}
+
+impl Life {
+    fn new(opened: Instant, until: Instant) -> Self {
+        let life = Self { opened, until: AtomicU64::new(0) };
+        life.extend(until);
+        life
+    }
+
+    fn extend(&self, until: Instant) {
+        let millis = u64::try_from((until - self.opened).as_millis()).unwrap_or(u64::MAX);
+        self.until.store(millis, Ordering::Release);
+    }
+
+    pub(crate) fn until(&self) -> Instant {
+        self.opened + Duration::from_millis(self.until.load(Ordering::Acquire))
+    }
 }
 
 impl Own {
@@ -116,7 +142,9 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             sleep(RETRY_INTERVAL).await;
             continue;
         };
-        let own = Own { id, next_number: Arc::new(AtomicU64::new(1)) };
+        let known_until = opened + shared.sessions.options.ttl.mul_f64(GIVE_UP_AFTER);
+        let life = Arc::new(Life::new(opened, known_until));
+        let own = Own { id, next_number: Arc::new(AtomicU64::new(1)), life: Arc::clone(&life) };
         let is_open = shared.sessions.current.send_if_modified(|current| {
             let is_open = matches!(current, Current::None);
             if is_open {
@@ -128,7 +156,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             return;
         }
         tracing::info!(session = %id, "session with the cluster opened");
-        keep_alive(&shared, id, opened).await;
+        keep_alive(&shared, id, &life).await;
         shared.sessions.give_up(id);
         shared.requests.end_session(id);
         if !shared.sessions.is_over() {
@@ -154,10 +182,9 @@ async fn open(shared: &Shared) -> Option<SessionId> {
 }
 
 /// Keeps a session alive until it is lost. Its time counts from when a command was sent, which is before the cluster counts.
-async fn keep_alive(shared: &Shared, id: SessionId, opened: Instant) {
+async fn keep_alive(shared: &Shared, id: SessionId, life: &Life) {
     let ttl = shared.sessions.options.ttl;
-    let mut known_until = opened + ttl.mul_f64(GIVE_UP_AFTER);
-    let mut next = opened + ttl / 3;
+    let mut next = life.opened + ttl / 3;
     let mut current = shared.sessions.current.subscribe();
     loop {
         let is_gone = |current: &Current| !matches!(current, Current::Open(own) if own.id == id);
@@ -165,15 +192,15 @@ async fn keep_alive(shared: &Shared, id: SessionId, opened: Instant) {
             return;
         }
         let sent = Instant::now();
-        if sent >= known_until {
+        if sent >= life.until() {
             return;
         }
         let command = Operation::KeepAlive(KeepAlive { sessions: vec![id.0] });
         let proposed = shared.replica.propose_as(proposal(command).reserved());
-        let answer = timeout_at(known_until, proposed).await;
+        let answer = timeout_at(life.until(), proposed).await;
         match answer.map(|answer| outcome(answer.map(|(_, answer)| answer))) {
             Ok(Ok(Outcome::Unknown(unknown))) if unknown.sessions.is_empty() => {
-                known_until = sent + ttl.mul_f64(GIVE_UP_AFTER);
+                life.extend(sent + ttl.mul_f64(GIVE_UP_AFTER));
                 next = sent + ttl / 3;
             }
             Ok(Ok(_)) | Err(_) => return,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
+pub use self::cluster::ClusterConfig;
 use bytes::Bytes;
 use crossdock_message::Limits;
 use crossdock_ports::{Adapter, ListenerSpec};
@@ -78,7 +79,7 @@ pub struct Config {
     /// The admin listener.
     pub admin: Option<(SocketAddr, Option<Secret>)>,
     /// The cluster settings.
-    pub cluster: Option<crossdock_cluster::Settings>,
+    pub cluster: Option<ClusterConfig>,
     /// The number of data arbiters.
     pub workers: usize,
     /// How long a stop waits for calls in flight.
@@ -254,6 +255,7 @@ pub fn load_config_with(
         files: &files,
         reflect: &crossdock_grpc::reflect,
         limits: &config.limits,
+        has_cluster: config.cluster.is_some(),
     };
     let plan = crossdock_routing::load(&texts, &inputs, diagnostics);
     Ok(plan.filter(|_| !diagnostics.has_errors()).map(|plan| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use crossdock_embedded::Engine;
 use crossdock_message::{ByteString, Limits};
 use crossdock_ports::{Adapter, PortStatus};
 use crossdock_routing::{Plan, ServicePlan};
@@ -31,6 +32,8 @@ pub(crate) struct Generation {
     pub(crate) routes: Vec<Arc<RouteShare>>,
     /// The files other than YAML that it was read from.
     pub(crate) files: BTreeSet<PathBuf>,
+    /// Locks and sequences of the cluster, if the instance is a member of one.
+    pub(crate) coordination: Option<Engine>,
 }
 
 /// The state of a route shared by all data arbiters.
@@ -97,7 +100,8 @@ impl Generation {
             Arc::new(RouteShare { stats: stats.route(&name), name, faults, policies })
         });
         let (services, routes) = (services.collect(), routes.collect());
-        Self { number, plan, listeners, limits, services, routes, files: BTreeSet::new() }
+        let coordination = process.coordination.clone();
+        Self { number, plan, listeners, limits, services, routes, files: BTreeSet::new(), coordination }
     }
 }
 

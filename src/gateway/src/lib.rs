@@ -24,7 +24,8 @@ mod stats;
 mod wiring;
 
 pub use config::{
-    Config, ListenerConfig, LogFormat, LogSettings, adapters, load_config, load_config_with, settings_schema,
+    ClusterConfig, Config, ListenerConfig, LogFormat, LogSettings, adapters, load_config, load_config_with,
+    settings_schema,
 };
 pub use error::{ApplyError, LoadError};
 pub use host::SystemHost;

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::hash::RandomState;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crossdock_embedded::Engine;
 use crossdock_message::ByteString;
 use tokio::sync::Semaphore;
 
@@ -26,8 +27,10 @@ use health::Registry;
 use permits::Permits;
 
 /// The state of the process.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct ProcessState {
+    /// Locks and sequences of the cluster, if the instance is a member of one.
+    pub(crate) coordination: Option<Engine>,
     /// Endpoints, circuit breakers and host names.
     pub(crate) health: Registry,
     /// The running listeners.
@@ -52,6 +55,11 @@ pub(crate) struct RouteState {
 }
 
 impl ProcessState {
+    /// The state of a process that coordinates with the other instances of a cluster, if it is a member of one.
+    pub(crate) fn new(coordination: Option<Engine>) -> Self {
+        Self { coordination, ..Self::default() }
+    }
+
     /// The permits for concurrent calls of a service.
     pub(crate) fn permits(&self, service: &ByteString, concurrency: usize) -> Arc<Semaphore> {
         self.permits.of(service, concurrency)

@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actix::{Actor as _, Addr};
-use crossdock_cluster::{Machines, Node};
+use crossdock_cluster::{Machines, Node, StartError};
+use crossdock_embedded::{Engine, Options};
 use crossdock_ports::Adapter;
 use crossdock_routing::Plan;
 use crossdock_settings::Diagnostics;
 
 use crate::actors::{Apply, Guardian, Listening, ReloadRoutes, Routes, StopAll};
 use crate::admin::{Admin, AdminState};
-use crate::config::{Config, load_config};
+use crate::config::{ClusterConfig, Config, load_config};
 use crate::data::Opener;
 use crate::error::{ApplyError, LoadError};
 use crate::generation::{CurrentGeneration, Generation};
@@ -34,7 +35,7 @@ pub struct Running {
     routes: Addr<Routes>,
     listening: Vec<Listening>,
     admin: Option<Admin>,
-    cluster: Option<Node>,
+    cluster: Option<Member>,
     drain: Duration,
 }
 
@@ -49,12 +50,32 @@ impl Deref for PlanInForce {
     }
 }
 
-/// Starts the cluster node of this instance.
-fn start_cluster(settings: &crossdock_cluster::Settings) -> Result<Node, ApplyError> {
-    // No route uses the cluster.
-    let node = Node::start(settings, Machines::new()).map_err(ApplyError::Cluster)?;
-    tracing::info!(id = %settings.id, address = %node.address(), "cluster node started");
-    Ok(node)
+/// This instance as a member of a cluster.
+struct Member {
+    node: Node,
+    engine: Engine,
+    running: crossdock_embedded::Running,
+}
+
+impl Member {
+    fn start(ClusterConfig { settings, session }: &ClusterConfig) -> Result<Self, ApplyError> {
+        let mut machines = Machines::new();
+        let published = crossdock_embedded::add(&mut machines);
+        let node = Node::start(settings, machines).map_err(ApplyError::Cluster)?;
+        let options = Options { ttl: *session, label: format!("instance {}", settings.id) };
+        let started = Engine::start(node.replica(&published), options);
+        let (engine, running) = started.map_err(|problem| ApplyError::Cluster(StartError::Thread(problem)))?;
+        tracing::info!(id = %settings.id, address = %node.address(), "cluster node started");
+        Ok(Self { node, engine, running })
+    }
+
+    /// Closes the session of this instance, so that what it holds is free at once, and stops the node.
+    async fn stop(self) {
+        let Self { node, engine, running } = self;
+        engine.close().await;
+        drop(running);
+        node.shut_down().await;
+    }
 }
 
 /// Reads the settings of a folder and logs warnings.
@@ -119,9 +140,9 @@ impl Gateway {
         config: Config,
         source: impl Fn() -> Result<Config, LoadError> + Send + Sync + 'static,
     ) -> Result<Running, ApplyError> {
-        let cluster = config.cluster.as_ref().map(start_cluster).transpose()?;
+        let cluster = config.cluster.as_ref().map(Member::start).transpose()?;
         let stats = Stats::new(Instant::now());
-        let process = Arc::<ProcessState>::default();
+        let process = Arc::new(ProcessState::new(cluster.as_ref().map(|member| member.engine.clone())));
         let mut first = Generation::new(1, config.plan, config.listeners.clone(), config.limits, &stats, &process);
         first.files = config.files;
         for service in &first.services {
@@ -160,7 +181,7 @@ impl Gateway {
             None => None,
             Some((address, token)) => {
                 let token = token.map(|token| token.reveal().to_owned());
-                let state = AdminState { token, cluster: cluster.as_ref().map(Node::client), ..state };
+                let state = AdminState { token, cluster: cluster.as_ref().map(|member| member.node.client()), ..state };
                 let opened = Admin::open(address, state);
                 let admin = opened.map_err(|source| ApplyError::Admin { address, source })?;
                 tracing::info!(address = %admin.address(), "admin server started");
@@ -244,7 +265,7 @@ impl Running {
         self.current.drain();
         let stopped = tokio::time::timeout(self.drain, self.guardian.send(StopAll)).await.is_ok();
         if let Some(cluster) = self.cluster {
-            cluster.shut_down().await;
+            cluster.stop().await;
         }
         if let Some(admin) = self.admin {
             admin.stop().await;

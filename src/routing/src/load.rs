@@ -48,6 +48,8 @@ pub struct Inputs<'a> {
     pub reflect: &'a dyn Fn(&str) -> Result<Bytes, String>,
     /// Limits on reading typed bodies.
     pub limits: &'a Limits,
+    /// Whether the instance is a member of a cluster.
+    pub has_cluster: bool,
 }
 
 /// The keys of a route file.

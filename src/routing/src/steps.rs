@@ -11,6 +11,7 @@ mod enrich;
 mod event;
 mod fault;
 mod filter;
+mod lock;
 mod map;
 mod multicast;
 mod nodes;
@@ -34,6 +35,7 @@ pub use enrich::EnrichStep;
 pub use event::EventStep;
 pub use fault::FaultStep;
 pub use filter::FilterStep;
+pub use lock::{LockMode, LockStep};
 pub use map::MapStep;
 pub use multicast::MulticastStep;
 pub use require::RequireStep;
@@ -165,6 +167,7 @@ steps! {
     "split" => Split(SplitStep),
     "choice" => Choice(ChoiceStep),
     "enrich" => Enrich(EnrichStep),
+    "lock" => Lock(LockStep),
     "tap" => Tap(TapStep),
     "respond" => Respond(RespondStep),
     "fault" => Fault(FaultStep),

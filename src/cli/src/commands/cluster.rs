@@ -177,7 +177,7 @@ pub(super) fn settings_in(folder: &Path) -> Result<crossdock_cluster::Settings, 
         Failure::Failed
     })?;
     let no_cluster = || Failure::Error("the settings must have `cluster:`".into());
-    config.cluster.ok_or_else(no_cluster)
+    config.cluster.map(|cluster| cluster.settings).ok_or_else(no_cluster)
 }
 
 fn init(folder: &Path, bootstrap: bool) -> Outcome {

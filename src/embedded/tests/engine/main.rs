@@ -91,7 +91,7 @@ async fn holders_are_told_who_takes_their_lock() {
     let mut held = in_time(engine.acquire(&exclusive("a", Wait::Try))).await.expect("a lock");
     assert_eq!(engine.revoke_lock("a", "maintenance").await, Ok(1));
     assert_eq!(in_time(held.revoked()).await.as_deref(), Some("maintenance"));
-    assert!(!held.is_lost(), "the holder decides");
+    assert!(held.validity().holds(), "the holder decides");
     let steal = LockRequest { steal: Some("night shift".to_owned()), ..exclusive("a", Wait::Try) };
     let mut thief = in_time(engine.acquire(&steal)).await.expect("a lock");
     assert_eq!(in_time(held.lost()).await, Loss::Broken("night shift".into()));

@@ -13,6 +13,9 @@ use crossdock_zab::ServerId;
 /// The permitted ticks: timers cannot keep shorter ones, and longer ones delay every operation.
 const TICK: std::ops::RangeInclusive<StdDuration> = StdDuration::from_millis(5)..=StdDuration::from_secs(1);
 
+/// The permitted sessions: shorter ones end if the leader is replaced, or the machine is busy.
+const SESSION: std::ops::RangeInclusive<StdDuration> = StdDuration::from_secs(1)..=StdDuration::from_secs(86_400);
+
 settings! {
     /// the tls of the cluster
     pub(crate) struct ClusterTlsSettings {
@@ -44,11 +47,21 @@ settings! {
         pub(crate) trusted_network: bool = false,
         /// The unit of all timeouts; a leader is considered lost after 15 ticks without a heartbeat, or up to 35 where heartbeats were late before.
         pub(crate) tick: Duration = Duration(StdDuration::from_millis(20)),
+        /// What this instance holds, such as locks, is free again this long after it was last connected to the cluster.
+        pub(crate) session: Duration = Duration(StdDuration::from_secs(10)),
     }
 }
 
+/// This instance as a member of a cluster.
+pub struct ClusterConfig {
+    /// The settings of the cluster.
+    pub settings: Settings,
+    /// The time to live of its session.
+    pub session: StdDuration,
+}
+
 /// Reads and checks the settings.
-pub(super) fn read(node: &Node, folder: &Path, reader: &mut Reader<'_>) -> Option<Settings> {
+pub(super) fn read(node: &Node, folder: &Path, reader: &mut Reader<'_>) -> Option<ClusterConfig> {
     let settings = ClusterSettings::from_node(node, reader)?;
     let mut members = BTreeMap::new();
     let listed = settings.members.0.iter().map(|member| (member, true));
@@ -95,11 +108,18 @@ pub(super) fn read(node: &Node, folder: &Path, reader: &mut Reader<'_>) -> Optio
         reader.error("cluster-tick", span, "`tick` must be between 5ms and 1s", "write `tick: 20ms`, or remove it");
         return None;
     }
+    let session = settings.session.0;
+    if !SESSION.contains(&session) {
+        let span = node.get("session").map_or(node.span, |node| node.span);
+        let message = "`session` must be between 1s and 24h";
+        reader.error("cluster-session", span, message, "write `session: 10s`, or remove it");
+        return None;
+    }
     let mut checked = Settings::new(&settings.name, ServerId(id), members, folder.join(&settings.data));
     checked.tick = settings.tick.0;
     checked.is_network_trusted = settings.trusted_network;
     checked.tls = settings.tls.map(|tls| MutualTls { cert: tls.cert.into(), key: tls.key.into(), ca: tls.ca.into() });
-    Some(checked)
+    Some(ClusterConfig { settings: checked, session })
 }
 
 /// Without TLS, a connection is identified by its source address alone, so other machines must not be able to connect.

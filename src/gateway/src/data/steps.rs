@@ -7,6 +7,7 @@ mod evaluate;
 mod event;
 mod fault;
 mod filter;
+mod lock;
 mod map;
 mod multicast;
 mod require;
@@ -24,10 +25,12 @@ use crossdock_ports::{Cancels, Outcome};
 use crossdock_routing::expression::{Meter, Request, Scope, Template};
 use crossdock_routing::{CallPlan, RoutePlan, Step};
 
+use futures_util::future::LocalBoxFuture;
 use tokio::sync::Mutex;
 use tracing::Instrument as _;
 
 pub(crate) use self::evaluate::Budget;
+use self::lock::Fence;
 use super::shards::Shards;
 use crate::host::SystemHost;
 use crate::stats::Phases;
@@ -73,6 +76,8 @@ pub(crate) struct Run<'a> {
     set_event: Event,
     /// The suffix of the message id in a `split`.
     part: Option<ByteString>,
+    /// The lock that is held.
+    fence: Option<Fence>,
     sent: bool,
     started: Instant,
     first_call: Option<Instant>,
@@ -103,6 +108,7 @@ impl<'a> Run<'a> {
             set: Headers::new(),
             set_event: Event::default(),
             part: None,
+            fence: None,
             sent: false,
             started: now,
             first_call: None,
@@ -126,6 +132,21 @@ impl<'a> Run<'a> {
     }
 
     async fn follow(&mut self, steps: &[Step]) -> Result<Outcome, Fault> {
+        if let Some(outcome) = self.execute_all(steps).await? {
+            return Ok(outcome);
+        }
+        if self.sent && self.reply.is_none() {
+            return Ok(Outcome::Accepted);
+        }
+        Ok(self.reply_current(None))
+    }
+
+    /// Executes nested steps. The outcome of the message if one of them decides it.
+    fn block<'b>(&'b mut self, steps: &'b [Step]) -> LocalBoxFuture<'b, Result<Option<Outcome>, Fault>> {
+        Box::pin(self.execute_all(steps))
+    }
+
+    async fn execute_all(&mut self, steps: &[Step]) -> Result<Option<Outcome>, Fault> {
         let mut open = vec![steps.iter()];
         while let Some(steps) = open.last_mut() {
             let Some(step) = steps.next() else {
@@ -142,13 +163,10 @@ impl<'a> Run<'a> {
             match next {
                 Next::Step => {}
                 Next::Enter(steps) => open.push(steps.iter()),
-                Next::End(outcome) => return Ok(outcome),
+                Next::End(outcome) => return Ok(Some(outcome)),
             }
         }
-        if self.sent && self.reply.is_none() {
-            return Ok(Outcome::Accepted);
-        }
-        Ok(self.reply_current(None))
+        Ok(None)
     }
 
     async fn step<'s>(&mut self, step: &'s Step) -> Result<Next<'s>, Fault> {
@@ -165,6 +183,7 @@ impl<'a> Run<'a> {
             Step::Multicast(step) => self.multicast(step).await?,
             Step::Split(step) => self.split(step).await?,
             Step::Enrich(step) => self.enrich(step).await?,
+            Step::Lock(step) => return Ok(Box::pin(self.lock(step)).await?.map_or(Next::Step, Next::End)),
             Step::Tap(step) => self.tap(step).await,
             Step::Respond(step) => return self.respond(step).await.map(Next::End),
             Step::Fault(step) => return Err(Box::pin(self.fault(step)).await?),
@@ -211,6 +230,9 @@ impl<'a> Run<'a> {
             // Both were validated when they were set.
             let _ = message.headers.set(name.clone(), value.clone());
         }
+        if let Some(fence) = &self.fence {
+            fence.mark(&mut message);
+        }
         message
     }
 
@@ -239,6 +261,9 @@ impl<'a> Run<'a> {
         if Self::is_long_to_prepare(plan, &message) {
             // Boxed, to keep the future of the common short case small.
             Box::pin(self.prepare(plan, &mut message)).await?;
+        }
+        if let Some(fence) = &self.fence {
+            fence.check()?;
         }
         let started = Instant::now();
         self.first_call.get_or_insert(started);

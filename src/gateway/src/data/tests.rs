@@ -126,6 +126,7 @@ fn opener() -> Opener {
         files: &Nothing,
         reflect: &|_| Err("there is no service".to_owned()),
         limits: &Limits::default(),
+        has_cluster: false,
     };
     let plan = crossdock_routing::load(&[("routes".into(), ROUTES.into())], &inputs, &mut diagnostics);
     let plan = plan.unwrap_or_else(|| panic!("{}", diagnostics.render(false)));

@@ -55,6 +55,16 @@ impl Template {
         }
     }
 
+    /// The text as it was written.
+    #[must_use]
+    pub fn source(&self) -> String {
+        let part = |part: &Part| match part {
+            Part::Text(text) => text.to_string(),
+            Part::Expression(expression) => format!("${{{}}}", expression.source()),
+        };
+        self.parts.iter().map(part).collect()
+    }
+
     /// Its expressions.
     pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
         self.parts.iter().filter_map(|part| match part {

@@ -160,7 +160,9 @@ impl Loader<'_> {
             return None;
         };
         let method = served.filter(|served| served.whole_service).map(ServedCall::method);
-        StepReader::new(&self.services, entries, call, method, node).route(steps, reader)
+        let mut at = StepReader::new(&self.services, entries, call, method, node);
+        at.has_cluster = self.inputs.has_cluster;
+        at.route(steps, reader)
     }
 
     fn add_to_table(&mut self, name: &ByteString, entries: &[Arc<dyn EntrySpec>], span: Span, reader: &mut Reader<'_>) {

@@ -78,6 +78,8 @@ pub(crate) struct StepReader<'l> {
     pub(super) in_branch: bool,
     /// The entries of the route.
     pub(super) entries: &'l [Arc<dyn EntrySpec>],
+    /// Whether the instance is a member of a cluster.
+    pub(crate) has_cluster: bool,
 }
 
 /// Whether messages of an entry are protobuf without a contract.
@@ -146,7 +148,7 @@ impl<'l> StepReader<'l> {
             streaming: false,
             headers: headers_of_route(route).into(),
         };
-        Self { services, call, method, state, depth: 0, in_branch: false, entries }
+        Self { services, call, method, state, depth: 0, in_branch: false, entries, has_cluster: false }
     }
 
     /// Reads all steps of a route.

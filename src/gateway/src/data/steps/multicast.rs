@@ -28,6 +28,7 @@ impl<'a> Run<'a> {
             set: self.set.clone(),
             set_event: self.set_event.clone(),
             part: self.part.clone(),
+            fence: self.fence.clone(),
             ..*self
         }
     }

@@ -56,6 +56,7 @@ impl Run<'_> {
         let mut variables = self.variables.clone();
         variables.push((name.clone(), Arc::new(item.clone())));
         let (reply, set, set_event) = (self.reply.clone(), self.set.clone(), self.set_event_of_part(index));
-        Self { current: Current::Created(item), reply, variables, set, set_event, part, ..*self }
+        let fence = self.fence.clone();
+        Self { current: Current::Created(item), reply, variables, set, set_event, part, fence, ..*self }
     }
 }

@@ -1,0 +1,132 @@
+//! `lock`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossdock_coordination::{Claim, Mode, Refusal, Token};
+use crossdock_embedded::{AcquireError, CommandError, Engine, Held, LockRequest, Loss, Validity, Wait};
+use crossdock_message::{ByteString, Code, Fault, Message, Record, Retry, Value};
+use crossdock_ports::Outcome;
+use crossdock_routing::expression::Template;
+use crossdock_routing::steps::{LockMode, LockStep};
+
+use super::Run;
+
+/// The header with the fencing token.
+const HEADER: ByteString = ByteString::from_static("crossdock-fence");
+
+/// The lock under which steps are executed.
+#[derive(Clone)]
+pub(super) struct Fence {
+    token: ByteString,
+    validity: Validity,
+}
+
+impl Fence {
+    /// Adds the token to a message to a service.
+    pub(super) fn mark(&self, message: &mut Message) {
+        // Routes cannot set it.
+        let _ = message.headers.set(HEADER, self.token.clone());
+    }
+
+    /// Checks the lock before a call: after a pause, it may be lost without a notice.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        if self.validity.holds() { Ok(()) } else { Err(lost(&Loss::SessionLost)) }
+    }
+}
+
+impl Run<'_> {
+    /// Executes the steps while the locks are held. The outcome of the message if it was decided by one of them.
+    pub(super) async fn lock(&mut self, step: &LockStep) -> Result<Option<Outcome>, Fault> {
+        let Some(engine) = self.shards.generation().coordination.clone() else {
+            return Err(Fault::new(Code::Internal, "NO_CLUSTER", "the instance is not a member of a cluster"));
+        };
+        let mut held = self.acquire(&engine, step).await?;
+        let token = held.token();
+        let bound = self.variables.len();
+        self.variables.push((ByteString::from_static("lock"), Arc::new(lock_value(token))));
+        self.fence = Some(Fence { token: token.to_string().into(), validity: held.validity() });
+        let ended = {
+            // A call under way is dropped with the steps, as if the caller had disconnected.
+            let steps = self.block(&step.steps);
+            tokio::select! {
+                biased;
+                loss = held.lost() => Err(lost(&loss)),
+                ended = steps => ended,
+            }
+        };
+        self.variables.truncate(bound);
+        // What was done without the lock, or after its end, is not reported as a success.
+        let ended = match (ended, self.fence.take()) {
+            (Ok(outcome), Some(fence)) => fence.check().map(|()| outcome),
+            (ended, _) => ended,
+        };
+        // It is released without waiting for that.
+        drop(held);
+        ended
+    }
+
+    async fn acquire(&self, engine: &Engine, step: &LockStep) -> Result<Held, Fault> {
+        let mode = match step.mode {
+            LockMode::Exclusive => Mode::Exclusive,
+            LockMode::Shared => Mode::Shared,
+            LockMode::Permit(of) => Mode::Permit { of },
+        };
+        let mut claims: Vec<Claim> = Vec::with_capacity(step.names.len());
+        for name in &step.names {
+            let lock = self.evaluate(name, Template::render).await?;
+            if claims.iter().all(|claim| *claim.lock != *lock) {
+                claims.push(Claim { lock: Arc::from(&*lock), mode });
+            }
+        }
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let wait = if step.wait.is_zero() { Wait::Try } else { Wait::For(step.wait.min(left)) };
+        let request = LockRequest {
+            claims,
+            wait,
+            hold: step.lease,
+            delay: std::time::Duration::ZERO,
+            metadata: format!("route {}", self.route.name),
+            steal: None,
+        };
+        let acquired = tokio::time::timeout_at(self.deadline.into(), engine.acquire(&request)).await;
+        let is_of_caller = step.names.iter().all(Template::is_of_caller);
+        acquired.unwrap_or(Err(AcquireError::TimedOut)).map_err(|problem| refused(problem, is_of_caller))
+    }
+}
+
+fn lock_value(token: Token) -> Value {
+    let mut record = Record::new();
+    record.set("token", Value::from(token.0));
+    Value::Record(record)
+}
+
+fn refused(problem: AcquireError, is_of_caller: bool) -> Fault {
+    match problem {
+        AcquireError::NotAvailable | AcquireError::TimedOut => {
+            let message = "another message holds the lock";
+            Fault::new(Code::Unavailable, "LOCK_TIMEOUT", message).with_retry(Retry::Same)
+        }
+        AcquireError::Command(CommandError::Refused(Refusal::Invalid)) => {
+            let code = if is_of_caller { Code::InvalidArgument } else { Code::Internal };
+            Fault::new(code, "LOCK_NAME", "the name of a lock must have between 1 and 255 bytes")
+        }
+        AcquireError::Command(CommandError::Refused(Refusal::OtherKind)) => {
+            let message = "the lock is in use with another number of permits";
+            Fault::new(Code::Internal, "LOCK_KIND", message)
+        }
+        AcquireError::Command(CommandError::Refused(Refusal::TooMany)) => {
+            Fault::new(Code::ResourceExhausted, "LOCKS", "the cluster has too many locks")
+        }
+        AcquireError::SessionLost | AcquireError::Command(_) => {
+            let message = "the cluster cannot grant locks at the moment";
+            let fault = Fault::new(Code::Unavailable, "NO_QUORUM", message).with_retry(Retry::Same);
+            fault.with_cause(problem.to_string())
+        }
+    }
+}
+
+fn lost(loss: &Loss) -> Fault {
+    let message = "the lock was lost while the message was processed";
+    Fault::new(Code::Aborted, "LOCK_LOST", message).with_cause(loss.to_string())
+}

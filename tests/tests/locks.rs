@@ -1,0 +1,138 @@
+//! Locks of routes, on the instances of a cluster.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crossdock_tests::{Counter, Gateway, Reply, call, routes, until};
+use serde_json::Value;
+
+fn cluster(counter: &Counter) -> Vec<Gateway> {
+    let instances = Gateway::start_cluster(3, &routes("locks", &[("COUNTER", &counter.address)]));
+    // A leader may not be elected yet.
+    until("a lock to be granted", || count(&instances[0], "/busy").status == 204);
+    instances
+}
+
+fn count(gateway: &Gateway, target: &str) -> Reply {
+    call(&gateway.public(), "POST", target, "")
+}
+
+fn json(reply: &Reply) -> Value {
+    serde_json::from_str(&reply.body).unwrap_or_else(|_| panic!("{}: {}", reply.status, reply.body))
+}
+
+/// Lets callers of all instances count at the same time; returns the answers.
+fn count_everywhere(instances: &[Gateway], target: &str, each: usize) -> Vec<Value> {
+    let answers = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for gateway in instances.iter().chain(instances) {
+            scope.spawn(|| {
+                for _ in 0..each {
+                    let reply = count(gateway, target);
+                    assert_eq!(reply.status, 200, "{}", reply.body);
+                    answers.lock().expect("no panic").push(json(&reply));
+                }
+            });
+        }
+    });
+    answers.into_inner().expect("no panic")
+}
+
+#[test]
+fn what_is_done_under_a_lock_is_not_interleaved() {
+    const EACH: usize = 20;
+    let counter = Counter::start(false);
+    let instances = cluster(&counter);
+    let mut answers = count_everywhere(&instances, "/locked", EACH);
+    assert_eq!(counter.state(), (6 * EACH as u64, 0), "value, and rejected writes");
+    answers.sort_by_key(|answer| answer["value"].as_u64());
+    let of = |key: &str| answers.iter().map(|answer| answer[key].as_u64().expect(key)).collect::<Vec<_>>();
+    assert_eq!(of("value"), (1..=6 * EACH as u64).collect::<Vec<_>>());
+    assert!(of("token").windows(2).all(|pair| pair[0] < pair[1]), "tokens rise with the value: {:?}", of("token"));
+    // The same without a lock loses updates, or this test would show nothing.
+    let before = counter.state().0;
+    count_everywhere(&instances, "/unlocked", EACH);
+    assert!(counter.state().0 < before + 6 * EACH as u64, "no update was lost without a lock");
+}
+
+/// One instance is paused while its write is on its way, until its session has ended; another one counts meanwhile.
+fn pause_a_holder(counter: &Counter) -> (u64, usize) {
+    let instances = cluster(counter);
+    let [paused, other, _] = &instances[..] else { panic!("three instances") };
+    assert_eq!(json(&count(paused, "/locked"))["value"], 1);
+    counter.hold_next_write();
+    std::thread::scope(|scope| {
+        let answer = scope.spawn(|| count(paused, "/locked"));
+        until("the write to be on its way", || counter.is_held());
+        let busy = count(other, "/busy");
+        assert_eq!((busy.status, json(&busy)["reason"].as_str()), (503, Some("LOCK_TIMEOUT")), "{}", busy.body);
+        paused.signal("STOP");
+        let begun = Instant::now();
+        assert_eq!(json(&count(other, "/locked"))["value"], 2, "the lock is free after the session");
+        let took = begun.elapsed();
+        assert!(took > Duration::from_millis(500), "the session ended after {took:?}");
+        assert_eq!(json(&count(other, "/locked"))["value"], 3);
+        counter.let_go();
+        paused.signal("CONT");
+        let answer = answer.join().expect("no panic");
+        // Whichever of them it notices first.
+        let reasons = ["LOCK_LOST", "SERVICE_STATUS"];
+        let is_known = json(&answer)["reason"].as_str().is_some_and(|reason| reasons.contains(&reason));
+        assert!(answer.status == 409 && is_known, "{} {}", answer.status, answer.body);
+    });
+    until("the paused instance to have another session", || count(paused, "/busy").status == 204);
+    assert_eq!(count(paused, "/locked").status, 200);
+    counter.state()
+}
+
+#[test]
+fn a_service_that_checks_the_token_rejects_a_holder_that_was_paused() {
+    let (value, rejected) = pause_a_holder(&Counter::start(true));
+    assert_eq!((value, rejected), (4, 1));
+}
+
+#[test]
+fn a_service_that_does_not_check_the_token_loses_an_update() {
+    let (value, rejected) = pause_a_holder(&Counter::start(false));
+    // The late write has set it back to 2.
+    assert_eq!((value, rejected), (3, 0));
+}
+
+#[test]
+fn locks_survive_the_loss_of_any_instance() {
+    let counter = Counter::start(true);
+    let mut instances = cluster(&counter);
+    let mut expected = 0;
+    for lost in 0..3 {
+        let gateway = instances.remove(lost);
+        let answered = std::thread::scope(|scope| {
+            let counting: Vec<_> = instances
+                .iter()
+                .map(|gateway| {
+                    scope.spawn(|| (0..30).filter(|_| count(gateway, "/locked").status == 200).count() as u64)
+                })
+                .collect();
+            let gateway = gateway.restart();
+            let answered: u64 = counting.into_iter().map(|counting| counting.join().expect("no panic")).sum();
+            (answered, gateway)
+        });
+        instances.insert(lost, answered.1);
+        expected += answered.0;
+    }
+    // A call that failed may have counted: its write was sent, and its answer lost.
+    let (value, _) = counter.state();
+    assert!(value >= expected && expected > 100, "{value} counted, {expected} answered");
+}
+
+#[test]
+fn names_of_locks_come_from_messages() {
+    let instances = Gateway::start_cluster(1, &routes("locks", &[("COUNTER", &"127.0.0.1:9")]));
+    let gateway = &instances[0];
+    let named = |name: &str| call(&gateway.public(), "POST", "/named", &format!("{{\"name\":\"{name}\"}}"));
+    until("a lock to be granted", || named("stock/7").status == 204);
+    let long = "x".repeat(256);
+    for name in ["", &long] {
+        let refused = named(name);
+        assert_eq!((refused.status, json(&refused)["reason"].as_str()), (400, Some("LOCK_NAME")), "{}", refused.body);
+    }
+}
