@@ -1,9 +1,11 @@
 //! Locks of routes, on the instances of a cluster.
 
+use std::io::Read as _;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crossdock_tests::{Counter, Gateway, Reply, call, routes, until};
+use crossdock_tests::{Counter, Gateway, Reply, call, crossdock, routes, until};
 use serde_json::Value;
 
 fn cluster(counter: &Counter) -> Vec<Gateway> {
@@ -135,4 +137,56 @@ fn names_of_locks_come_from_messages() {
         let refused = named(name);
         assert_eq!((refused.status, json(&refused)["reason"].as_str()), (400, Some("LOCK_NAME")), "{}", refused.body);
     }
+}
+
+/// Runs a command of `crossdock` on the admin listener of a gateway. Returns its exit code, and what it prints.
+fn run(admin: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = command(admin, arguments).output().expect("it runs");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// `arguments` up to `--` are those of `crossdock`.
+fn command(admin: &str, arguments: &[&str]) -> Command {
+    let at = arguments.iter().position(|argument| *argument == "--").unwrap_or(arguments.len());
+    let mut command = Command::new(crossdock());
+    command.args(&arguments[..at]).args(["--admin", admin]).args(&arguments[at..]);
+    command
+}
+
+#[test]
+fn commands_run_under_locks_and_operators_see_them() {
+    let instances = Gateway::start_cluster(1, &routes("locks", &[("COUNTER", &"127.0.0.1:9")]));
+    let gateway = &instances[0];
+    until("a lock to be granted", || count(gateway, "/busy").status == 204);
+    let admin = gateway.admin();
+    let (code, output) = run(&admin, &["lock", "nightly", "--", "sh", "-c", "echo $CROSSDOCK_LOCK_TOKEN; exit 7"]);
+    assert!(code == Some(7) && output.trim().parse::<u64>().is_ok(), "{code:?} {output}");
+
+    let mut holder =
+        command(&admin, &["lock", "counter", "--", "sleep", "60"]).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut listed = String::new();
+    until("the lock to be listed", || {
+        listed = run(&admin, &["locks", "list", "count"]).1;
+        listed.contains("of sleep")
+    });
+    assert!(listed.contains("counter") && listed.contains("instance 1") && listed.contains("exclusive"), "{listed}");
+    assert!(!run(&admin, &["locks", "list", "other"]).1.contains("counter"));
+    assert!(run(&admin, &["locks", "sessions"]).1.contains("instance 1"));
+    assert_eq!(count(gateway, "/busy").status, 503, "routes and commands share locks");
+    assert_eq!(run(&admin, &["lock", "counter", "--", "true"]).0, Some(1), "it does not wait");
+
+    assert!(run(&admin, &["locks", "revoke", "counter", "--reason", "please"]).1.contains("1 holders asked"));
+    assert!(run(&admin, &["locks", "break", "counter", "--reason", "by hand"]).1.contains("1 holders lost it"));
+    let ended = holder.wait().expect("it ends");
+    let mut output = String::new();
+    holder.stderr.take().expect("its output").read_to_string(&mut output).expect("text");
+    assert!(ended.code() == Some(1) && output.contains("by hand"), "{ended} {output}");
+    assert!(run(&admin, &["locks", "list"]).1.contains("by hand"), "it stays known");
+    assert_eq!(run(&admin, &["lock", "counter", "--wait", "5", "--", "true"]).0, Some(0));
+
+    let metrics = call(&admin, "GET", "/metrics", "").body;
+    assert!(metrics.contains("crossdock_cluster_session_open 1"), "{metrics}");
+    let refused = call(&admin, "POST", "/api/v1/locks", "{\"break\":\"counter\"}");
+    assert_eq!(refused.status, 400, "{}", refused.body);
 }

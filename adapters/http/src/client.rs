@@ -86,6 +86,57 @@ pub async fn download(
     downloading.await.map_err(|error| format!("{address}: {error}"))
 }
 
+/// Maximum length of a line in bytes.
+const LINE_LEN_MAX: usize = 64 << 10;
+
+/// The lines of a response, as they arrive. Dropping it closes the connection.
+pub struct Lines {
+    _connection: AbortOnDropHandle<hyper::Result<()>>,
+    body: hyper::body::Incoming,
+    received: Vec<u8>,
+}
+
+impl Lines {
+    /// The next line, without its end; `None` after the last one. Cancel safe.
+    ///
+    /// # Errors
+    /// The connection has failed, or the line is longer than 64 KiB.
+    pub async fn next(&mut self) -> Result<Option<String>, String> {
+        loop {
+            if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
+                let rest = self.received.split_off(end + 1);
+                let line = std::mem::replace(&mut self.received, rest);
+                return Ok(Some(String::from_utf8_lossy(&line[..end]).into_owned()));
+            }
+            if self.received.len() > LINE_LEN_MAX {
+                return Err("a line of the response is too long".to_owned());
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => self.received.extend_from_slice(frame.data_ref().map_or(&[], |part| part)),
+                Some(Err(error)) => return Err(error.to_string()),
+            }
+        }
+    }
+}
+
+/// Sends a request to an address, and returns the lines of a response with the status 200, or any other response. `wait` is the
+/// time limit for its head.
+///
+/// # Errors
+/// The address, and why there is no response.
+pub async fn lines(address: &str, request: &Request<'_>, wait: Duration) -> Result<Result<Lines, Response>, String> {
+    let opening = async {
+        let opened = tokio::time::timeout(wait, open(address, request)).await;
+        let (connection, head, body) = opened.map_err(|_| "no response in time")??;
+        if head.status != http::StatusCode::OK {
+            return response(head, body).await.map(Err);
+        }
+        Ok::<_, Failed>(Ok(Lines { _connection: connection, body, received: Vec::new() }))
+    };
+    opening.await.map_err(|error| format!("{address}: {error}"))
+}
+
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Sends a request, and returns what keeps the connection, the head of the response and its body.

@@ -11,6 +11,7 @@ mod convert;
 mod dlq;
 mod eval;
 mod explain;
+mod locks;
 mod route_tests;
 mod routes;
 mod schema;
@@ -144,6 +145,13 @@ enum Command {
         #[command(subcommand)]
         command: cluster::ClusterCommand,
     },
+    /// Show the locks of a cluster and their holders, ask for one, or take it away.
+    Locks {
+        #[command(subcommand)]
+        command: locks::LocksCommand,
+    },
+    /// Run a command while a lock is held that all instances of the cluster share.
+    Lock(locks::LockCommand),
     /// Show throughput, latency and availability of the routes of a running gateway.
     Routes {
         /// The address of the admin listener. Defaults to the one in the settings.
@@ -235,11 +243,14 @@ pub(crate) fn main() -> ExitCode {
         }
         Command::Dlq { command } => dlq::dlq(command),
         Command::Cluster { command } => cluster::cluster(command),
+        Command::Locks { command } => locks::locks(command),
+        Command::Lock(command) => locks::lock(command),
         Command::Routes { admin, config, json } => routes::routes(admin, &config, json),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Failed) => ExitCode::from(1),
+        Err(Failure::Exit(code)) => ExitCode::from(code),
         Err(Failure::Error(problem)) => {
             eprintln!("crossdock: {problem}");
             ExitCode::from(2)

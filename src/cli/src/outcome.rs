@@ -9,6 +9,8 @@ pub(crate) enum Failure {
     Failed,
     /// The command could not run; the message has not been printed. Exit code 2.
     Error(String),
+    /// A command that was run has ended with this exit code.
+    Exit(u8),
 }
 
 /// Runs a future on a single-threaded runtime with local tasks, as the control plane requires. Data arbiters have their own threads.

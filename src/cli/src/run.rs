@@ -66,7 +66,7 @@ pub(crate) fn start_log(settings: &LogSettings) {
     };
 }
 
-fn signal_handler(kind: SignalKind) -> Result<Signal, Failure> {
+pub(crate) fn signal_handler(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::Error(format!("failed to install a signal handler: {error}")))
 }
 

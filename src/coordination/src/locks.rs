@@ -10,6 +10,7 @@ mod lock;
 mod request;
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
@@ -72,6 +73,29 @@ impl Locks {
     /// All locks by name.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Lock)> {
         self.by_name.iter()
+    }
+
+    /// The locks from this name on.
+    pub fn from<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a Arc<str>, &'a Lock)> {
+        self.by_name.range::<str, _>((Bound::Included(name), Bound::Unbounded))
+    }
+
+    /// Their number.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_name.size()
+    }
+
+    /// Whether no lock is held, waited for, or closed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// The number of requests that wait or hold.
+    #[must_use]
+    pub fn requests_len(&self) -> usize {
+        self.requests.size()
     }
 
     /// A request that waits or holds.

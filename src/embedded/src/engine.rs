@@ -135,6 +135,24 @@ impl Engine {
         crate::sequences::next(&self.0, sequence).await
     }
 
+    /// The number of requests of this instance that hold or wait.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.0.requests.len()
+    }
+
+    /// Whether this instance has a session.
+    #[must_use]
+    pub fn has_session(&self) -> bool {
+        self.0.sessions.is_open()
+    }
+
+    /// The number of sessions that this instance has lost.
+    #[must_use]
+    pub fn sessions_lost(&self) -> u64 {
+        self.0.sessions.lost()
+    }
+
     /// Ends the session of this instance, so that what it holds is free at once. Waits for the cluster for a limited time.
     pub async fn close(&self) {
         crate::session::close(&self.0).await;

@@ -72,11 +72,12 @@ enum Current {
 pub(crate) struct Sessions {
     options: Options,
     current: watch::Sender<Current>,
+    lost: AtomicU64,
 }
 
 impl Sessions {
     pub(crate) fn new(options: Options) -> Self {
-        Self { options, current: watch::Sender::new(Current::None) }
+        Self { options, current: watch::Sender::new(Current::None), lost: AtomicU64::new(0) }
     }
 
     /// The current session, which is waited for.
@@ -91,6 +92,15 @@ impl Sessions {
             Ok(Err(_)) => Err(RequestError::Ended.into()),
             Err(_) => Err(CommandError::TimedOut),
         }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(&*self.current.borrow(), Current::Open(_))
+    }
+
+    /// The number of lost sessions.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_current(&self, id: SessionId) -> bool {
@@ -160,6 +170,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         shared.sessions.give_up(id);
         shared.requests.end_session(id);
         if !shared.sessions.is_over() {
+            shared.sessions.lost.fetch_add(1, Ordering::Relaxed);
             tracing::error!(session = %id, "session with the cluster lost, with everything that this instance held");
         }
     }

@@ -1,11 +1,13 @@
-//! The admin listener: liveness, readiness, metrics, listeners, routes, services, and the cluster. Only requests to the
-//! cluster change anything.
+//! The admin listener: liveness, readiness, metrics, listeners, routes, services, the cluster and its locks. Only requests to
+//! the cluster change anything.
 
 mod api;
 mod cluster;
 mod families;
+mod locks;
 mod metrics;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -15,11 +17,13 @@ use actix_web::http::uri::Authority;
 use actix_web::http::{StatusCode, header};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use crossdock_cluster::Client;
+use crossdock_embedded::Engine;
 use crossdock_ports::Adapter;
 use subtle::ConstantTimeEq as _;
 
 use self::api::{listener_statuses_json, listeners_json, routes_json, services_json};
 use self::cluster::{alarms, cluster_json};
+use self::locks::Listed;
 use self::metrics::{CONTENT_TYPE, openmetrics};
 use crate::actors::LastError;
 use crate::generation::CurrentGeneration;
@@ -60,6 +64,10 @@ impl Admin {
                 .route("/api/v1/cluster", web::post().to(change_cluster))
                 .route("/api/v1/cluster/history", web::get().to(cluster_history))
                 .route("/api/v1/cluster/snapshot", web::post().to(save_cluster))
+                .route("/api/v1/locks", web::get().to(locks))
+                .route("/api/v1/locks", web::post().to(change_lock))
+                .route("/api/v1/locks/hold", web::post().to(hold_lock))
+                .route("/api/v1/sessions", web::get().to(sessions))
         })
         .workers(1)
         .disable_signals()
@@ -125,7 +133,7 @@ async fn ready(request: HttpRequest, state: web::Data<AdminState>) -> HttpRespon
         "last_reload": { "ok": last_error.is_none(), "error": last_error.filter(|_| shows_errors) },
         // They do not affect readiness: if a broker is down, it is for all instances, and HTTP callers would find none.
         "listeners": listener_statuses_json(&state.process.listeners, shows_errors),
-        // No route depends on the cluster.
+        // Without a quorum, only routes with locks fail, and say so.
         "cluster": state.cluster.as_ref().map(|cluster| serde_json::json!({ "alarms": alarms(&cluster.status()) })),
     });
     if draining { HttpResponse::ServiceUnavailable().json(body) } else { HttpResponse::Ok().json(body) }
@@ -234,6 +242,70 @@ async fn change_cluster(request: HttpRequest, state: web::Data<AdminState>, body
             400,
             "send `{\"add\": 4}`, `{\"remove\": 4}`, `{\"replace\": {\"old\": 3, \"new\": 4}}`, `{\"transfer\": 2}` or `{\"transfer\": null}`",
         ),
+    }
+}
+
+type Query = web::Query<BTreeMap<String, String>>;
+
+/// Locks and sessions, if the request may see them.
+fn coordination(request: &HttpRequest, state: &AdminState) -> Result<Engine, HttpResponse> {
+    authorize(request, state)?;
+    state.process.coordination.clone().ok_or_else(|| cluster_problem(404, "the settings have no `cluster:`"))
+}
+
+/// Locks and sessions, if the request may change them.
+fn coordination_for_change(request: &HttpRequest, state: &AdminState) -> Result<Engine, HttpResponse> {
+    cluster_for_change(request, state)?;
+    coordination(request, state)
+}
+
+fn json_or_problem(result: Result<serde_json::Value, (u16, String)>) -> HttpResponse {
+    match result {
+        Ok(body) => HttpResponse::Ok().json(body),
+        Err((status, text)) => cluster_problem(status, &text),
+    }
+}
+
+async fn locks(request: HttpRequest, state: web::Data<AdminState>, query: Query) -> HttpResponse {
+    match (coordination(&request, &state), Listed::parse(&query)) {
+        (Ok(engine), Some(listed)) => json_or_problem(self::locks::locks_json(&engine, &listed).await),
+        (Err(refusal), _) => refusal,
+        (Ok(_), None) => cluster_problem(400, "`limit` must be a number"),
+    }
+}
+
+async fn sessions(request: HttpRequest, state: web::Data<AdminState>, query: Query) -> HttpResponse {
+    match (coordination(&request, &state), Listed::parse(&query)) {
+        (Ok(engine), Some(listed)) => json_or_problem(self::locks::sessions_json(&engine, &listed).await),
+        (Err(refusal), _) => refusal,
+        (Ok(_), None) => cluster_problem(400, "`limit` must be a number"),
+    }
+}
+
+async fn change_lock(request: HttpRequest, state: web::Data<AdminState>, body: web::Bytes) -> HttpResponse {
+    let engine = match coordination_for_change(&request, &state) {
+        Ok(engine) => engine,
+        Err(refusal) => return refusal,
+    };
+    match self::locks::Change::parse(&body) {
+        Some(change) => json_or_problem(self::locks::change(&engine, &change).await),
+        None => cluster_problem(400, "send `{\"break\": \"stock/7\", \"reason\": \"…\"}`, or `revoke` instead"),
+    }
+}
+
+/// Holds a lock for as long as the connection lasts.
+async fn hold_lock(request: HttpRequest, state: web::Data<AdminState>, body: web::Bytes) -> HttpResponse {
+    let engine = match coordination_for_change(&request, &state) {
+        Ok(engine) => engine,
+        Err(refusal) => return refusal,
+    };
+    let Some(hold) = self::locks::Hold::parse(&body) else {
+        let keys = "`wait_ms`, `lease_ms`, `shared`, `permits` and `metadata`";
+        return cluster_problem(400, &format!("send `{{\"lock\": \"stock/7\"}}`, with {keys} if needed"));
+    };
+    match self::locks::hold(&engine, hold).await {
+        Ok(lines) => HttpResponse::Ok().content_type("application/x-ndjson").streaming(lines),
+        Err((status, text)) => cluster_problem(status, &text),
     }
 }
 

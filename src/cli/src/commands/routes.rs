@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crossdock_gateway::adapters;
 use crossdock_gateway::read_folder;
-use crossdock_http::client::{Request, Response, send};
+use crossdock_http::client::{Lines, Request, Response, send};
 
 /// How long a large response may take to begin.
 const DOWNLOAD_WAIT: Duration = Duration::from_secs(600);
@@ -54,6 +54,27 @@ pub(super) async fn download(
     let request = Request { method: "POST", target, headers, body: "{}" };
     let response = crossdock_http::client::download(address, &request, DOWNLOAD_WAIT, to).await;
     checked(response).map(drop)
+}
+
+/// Sends JSON to the admin listener, and returns the lines of the response as they arrive.
+///
+/// # Errors
+/// As [`fetch`].
+pub(super) async fn post_for_lines(
+    address: &str,
+    token: Option<&str>,
+    target: &str,
+    (body, wait): (&str, Duration),
+) -> Result<Lines, Failure> {
+    let authorization = token.map(|token| ("authorization".to_owned(), format!("Bearer {token}")));
+    let content_type = ("content-type".to_owned(), "application/json".to_owned());
+    let headers = authorization.into_iter().chain([content_type]).collect();
+    let request = Request { method: "POST", target, headers, body };
+    match crossdock_http::client::lines(address, &request, wait).await {
+        Ok(Ok(lines)) => Ok(lines),
+        Ok(Err(response)) => Err(checked(Ok(response)).err().unwrap_or(Failure::Failed)),
+        Err(problem) => Err(checked(Err(problem)).err().unwrap_or(Failure::Failed)),
+    }
 }
 
 async fn exchange(
@@ -145,7 +166,7 @@ fn print_table(body: &Value) {
     }
 }
 
-fn print_columns<const N: usize>(rows: &[[String; N]]) {
+pub(super) fn print_columns<const N: usize>(rows: &[[String; N]]) {
     let widths: Vec<usize> = (0..N).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
     for row in rows {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();

@@ -20,6 +20,7 @@ use prometheus_client::registry::Registry;
 use super::AdminState;
 use super::cluster::cluster_metrics;
 use super::families::{Buckets, Families, Labels, NONE};
+use super::locks::lock_metrics;
 use crate::generation::Generation;
 use crate::process::Listeners;
 use crate::process::health::Endpoint;
@@ -58,6 +59,7 @@ impl Collector for Metrics {
         connections(out, &generation, &state.adapters)?;
         breakers(out, &generation)?;
         names(out, &state.process.health.names)?;
+        state.process.coordination.as_ref().map_or(Ok(()), |engine| lock_metrics(out, engine))?;
         state.cluster.as_ref().map_or(Ok(()), |cluster| cluster_metrics(out, cluster))
     }
 }
