@@ -190,3 +190,24 @@ fn commands_run_under_locks_and_operators_see_them() {
     let refused = call(&admin, "POST", "/api/v1/locks", "{\"break\":\"counter\"}");
     assert_eq!(refused.status, 400, "{}", refused.body);
 }
+
+#[test]
+fn routes_with_locks_are_tested_and_checked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a file");
+    let settings = "version: 1\nlisteners: { public: { http: { bind: \"127.0.0.1:0\" } } }\n";
+    std::fs::create_dir(folder.path().join("routes")).expect("a folder");
+    write("routes/r.yaml", include_str!("../routes/locks-tested.yaml"));
+    let run = |command: &str| {
+        let output = Command::new(crossdock()).arg(command).arg(folder.path()).output().expect("it runs");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    };
+    write("crossdock.yaml", settings);
+    let (is_valid, output) = run("check");
+    assert!(!is_valid && output.contains("`lock` needs a cluster") && output.contains("add `cluster: {}`"), "{output}");
+    write("crossdock.yaml", &format!("{settings}cluster: {{}}\n"));
+    let (is_success, output) = run("test");
+    assert!(is_success && output.contains("2 passed, 0 failed"), "{output}");
+    assert!(!folder.path().join("data").exists(), "the log of the instance is not touched");
+}

@@ -9,7 +9,9 @@ use crossdock_tests::{crossdock, repository};
 const LISTENERS: &str = "version: 1\nlisteners: { public: { http: { bind: \"127.0.0.1:0\" } } }\n";
 const BROKER: &str = "version: 1\nlisteners: { broker: { amqp: { url: \"amqp://127.0.0.1\" } } }\n";
 const TOPICS: &str = "version: 1\nlisteners: { topics: { kafka: { brokers: \"127.0.0.1:9092\", group: g } } }\n";
+const CLUSTER: &str = "version: 1\nlisteners: { public: { http: { bind: \"127.0.0.1:0\" } } }\ncluster: {}\n";
 const LISTENERS_AND_GRPC: &str = "version: 1
+cluster: {}
 listeners:
   public: { http: { bind: \"127.0.0.1:0\" } }
   internal: { grpc: { bind: \"127.0.0.1:0\" } }
@@ -47,6 +49,7 @@ fn each_broken_file_is_reported_with_a_position_and_a_fix() {
                 Some("typed") => LISTENERS_AND_GRPC,
                 Some("queues") => BROKER,
                 Some("topics") => TOPICS,
+                Some("clustered") => CLUSTER,
                 _ => LISTENERS,
             };
             std::fs::write(folder.path().join("crossdock.yaml"), listeners).expect("settings");
@@ -110,7 +113,13 @@ fn shipped_settings_and_examples_are_valid_and_pass_their_tests() {
 #[test]
 fn yaml_blocks_in_the_documentation_are_valid() {
     let mut checked = 0;
-    for document in ["README.md", "src/routing/README.md", "src/cluster/README.md", "adapters/grpc/README.md"] {
+    for document in [
+        "README.md",
+        "src/routing/README.md",
+        "src/cluster/README.md",
+        "src/coordination/README.md",
+        "adapters/grpc/README.md",
+    ] {
         let text = std::fs::read_to_string(repository().join(document)).expect(document);
         for block in text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
             let folder = tempfile::tempdir().expect("a folder");

@@ -2,18 +2,23 @@
 
 mod stub;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use crossdock_cluster::{Member, Settings};
 use crossdock_message::{Code, Limits, Value, json, xml};
 use crossdock_ports::{Adapter, EntrySpec, TestReply};
 use crossdock_routing::{Plan, RoutePlan, RouteTest, ServicePlan};
 use crossdock_settings::{Diagnostics, NoPlaceholders, Reader, parse};
+use crossdock_zab::ServerId;
 
 use super::config_folder;
 use crate::outcome::{Failure, Outcome, on_local_runtime};
-use crossdock_gateway::{Config, ListenerConfig, adapters};
+use crossdock_gateway::{ClusterConfig, Config, ListenerConfig, adapters};
 use crossdock_gateway::{Gateway, LoadError, Running, read_folder};
 use stub::{StubAdapter, StubSpec, Stubs};
 
@@ -45,7 +50,9 @@ async fn run_all(folder: PathBuf, plan: Plan) -> Result<(usize, usize), String> 
     let clients = adapters();
     let mut registry = adapters();
     registry.push(Arc::new(StubAdapter { stubs: stubs.clone() }));
-    let source = move || stubbed(&folder);
+    let log = LogFolder::new();
+    let data = log.0.clone();
+    let source = move || stubbed(&folder, &data);
     let running = Gateway::new(registry).start_with(source).await.map_err(|error| error.to_string())?;
     let (mut passed, mut failed) = (0, 0);
     for test in &plan.tests {
@@ -67,8 +74,34 @@ async fn run_all(folder: PathBuf, plan: Plan) -> Result<(usize, usize), String> 
     Ok((passed, failed))
 }
 
+/// A temporary folder for the log of a cluster. It is deleted with this.
+struct LogFolder(PathBuf);
+
+impl LogFolder {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("crossdock-test-{}", std::process::id())))
+    }
+}
+
+impl Drop for LogFolder {
+    fn drop(&mut self) {
+        // There is none unless the settings have a cluster.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A cluster of one, in place of the one in the settings: tests must not take part in that.
+fn alone(session: Duration, data: &Path) -> ClusterConfig {
+    let id = ServerId(1);
+    let member = Member { address: SocketAddr::from(([127, 0, 0, 1], 0)).into(), votes: true };
+    let mut settings = Settings::new("test", id, BTreeMap::from([(id, member)]), data.to_owned());
+    settings.create = true;
+    settings.log.segment_len = 1 << 20;
+    ClusterConfig { settings, session }
+}
+
 /// The settings of the folder, with stubs as services and listeners on free ports.
-fn stubbed(folder: &std::path::Path) -> Result<Config, LoadError> {
+fn stubbed(folder: &Path, data: &Path) -> Result<Config, LoadError> {
     let mut config = read_folder(folder, &adapters())?;
     for service in &mut config.plan.services {
         let old = Arc::clone(service);
@@ -89,6 +122,7 @@ fn stubbed(folder: &std::path::Path) -> Result<Config, LoadError> {
     let listeners = config.listeners.iter().filter_map(|listener| on_free_port(listener).transpose());
     config.listeners = listeners.collect::<Result<_, _>>()?;
     config.admin = None;
+    config.cluster = config.cluster.map(|cluster| alone(cluster.session, data));
     config.workers = 1;
     Ok(config)
 }
