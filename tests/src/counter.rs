@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ struct Shared {
     changed: Condvar,
     /// It rejects a lower fencing token than it has seen.
     checks_tokens: bool,
+    /// How long each write takes, in milliseconds.
+    write_millis: AtomicU64,
 }
 
 #[derive(Default)]
@@ -25,6 +28,8 @@ struct State {
     value: u64,
     token: u64,
     rejected: usize,
+    /// The token and value of each write that took effect.
+    written: Vec<(u64, u64)>,
     /// The next write waits.
     holds: bool,
     /// A write waits until `holds` ends.
@@ -59,6 +64,20 @@ impl Counter {
     pub fn state(&self) -> (u64, usize) {
         let state = self.shared.state.lock().expect("no panic");
         (state.value, state.rejected)
+    }
+
+    /// The fencing token and the value of each write that took effect.
+    ///
+    /// # Panics
+    /// As [`Counter::state`].
+    #[must_use]
+    pub fn written(&self) -> Vec<(u64, u64)> {
+        self.shared.state.lock().expect("no panic").written.clone()
+    }
+
+    /// Lets each write take so long.
+    pub fn slow_down(&self, millis: u64) {
+        self.shared.write_millis.store(millis, Ordering::Relaxed);
     }
 
     /// Lets the next write wait before it takes effect.
@@ -118,6 +137,9 @@ fn serve(stream: &TcpStream, shared: &Shared) {
             let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
             body["value"].as_u64().expect("a value")
         });
+        if is_write {
+            std::thread::park_timeout(Duration::from_millis(shared.write_millis.load(Ordering::Relaxed)));
+        }
         let (status, value) = execute(shared, written, token);
         let body = format!("{{\"value\":{value}}}");
         let head =
@@ -149,5 +171,6 @@ fn execute(shared: &Shared, written: Option<u64>, token: u64) -> (u16, u64) {
         return (409, state.value);
     }
     (state.value, state.token) = (written, token.max(state.token));
+    state.written.push((token, written));
     (200, state.value)
 }

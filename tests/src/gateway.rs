@@ -119,11 +119,20 @@ impl Gateway {
     /// If one does not start.
     #[must_use]
     pub fn start_cluster(count: usize, routes: &str) -> Vec<Self> {
+        Self::start_cluster_with(count, "public: { http: { bind: \"127.0.0.1:0\" } }", routes)
+    }
+
+    /// Like [`Gateway::start_cluster`], with the YAML below `listeners:`.
+    ///
+    /// # Panics
+    /// If one does not start.
+    #[must_use]
+    pub fn start_cluster_with(count: usize, listeners: &str, routes: &str) -> Vec<Self> {
         let members: Vec<String> = (1..=count).map(|id| format!("{id}: \"{}\"", free_address())).collect();
         let members = members.join(", ");
         let member = |id| {
             let cluster = format!("cluster: {{ name: test, id: {id}, members: {{ {members} }}, session: 1s }}\n");
-            let folder = write_settings("public: { http: { bind: \"127.0.0.1:0\" } }", routes, &[], &cluster);
+            let folder = write_settings(listeners, routes, &[], &cluster);
             let mut init = Command::new(crossdock());
             init.args(["cluster", "init", "--bootstrap", "--config"]).arg(folder.path()).stdout(Stdio::null());
             assert!(init.status().expect("it runs").success(), "the log is created");

@@ -15,6 +15,7 @@ cluster: {}
 listeners:
   public: { http: { bind: \"127.0.0.1:0\" } }
   internal: { grpc: { bind: \"127.0.0.1:0\" } }
+  broker: { amqp: { url: \"amqp://127.0.0.1\" } }
 ";
 
 fn check(folder: &Path, format: &str) -> (i32, String) {

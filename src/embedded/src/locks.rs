@@ -131,6 +131,15 @@ impl Held {
         }
     }
 
+    /// Why they are lost, if this instance knows that they are.
+    #[must_use]
+    pub fn loss(&self) -> Option<Loss> {
+        match &self.seen.borrow().progress {
+            Progress::Lost(loss) => Some(loss.clone()),
+            _ => None,
+        }
+    }
+
     /// Waits until the holder is asked to release them, or they are lost. Returns the reason that was given. Cancel safe.
     pub async fn revoked(&mut self) -> Option<Arc<str>> {
         let is_over = |seen: &Seen| seen.revoked.is_some() || matches!(seen.progress, Progress::Lost(_));

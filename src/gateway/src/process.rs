@@ -5,10 +5,12 @@
 
 mod dedup_cache;
 mod fault_log;
+mod fence;
 pub(crate) mod health;
 mod key_queues;
 mod listeners;
 mod permits;
+mod singletons;
 
 use std::collections::BTreeMap;
 use std::hash::RandomState;
@@ -20,8 +22,10 @@ use tokio::sync::Semaphore;
 
 pub(crate) use dedup_cache::{DedupCache, DedupEntry};
 pub(crate) use fault_log::{FaultLog, Place};
+pub(crate) use fence::{Fence, lost};
 pub(crate) use key_queues::{KeyLock, KeyQueues, Ticket, predecessor_redelivered};
 pub(crate) use listeners::Listeners;
+pub(crate) use singletons::{Singletons, Turn};
 
 use health::Registry;
 use permits::Permits;
@@ -31,6 +35,8 @@ use permits::Permits;
 pub(crate) struct ProcessState {
     /// Locks and sequences of the cluster, if the instance is a member of one.
     pub(crate) coordination: Option<Engine>,
+    /// Entries that one instance of the cluster reads at a time.
+    pub(crate) singletons: Singletons,
     /// Endpoints, circuit breakers and host names.
     pub(crate) health: Registry,
     /// The running listeners.

@@ -188,6 +188,9 @@ impl Gateway {
                 Some(admin)
             }
         };
+        if cluster.is_some() {
+            actix_rt::spawn(compete_for_entries(Arc::clone(&current), Arc::clone(&process)));
+        }
         actix_rt::spawn(async move {
             let mut ticks = tokio::time::interval(WINDOW_STEP);
             loop {
@@ -205,6 +208,21 @@ impl Gateway {
             cluster,
             drain: config.drain,
         })
+    }
+}
+
+/// Competes for the entries of each generation that one instance of the cluster reads at a time.
+async fn compete_for_entries(current: Arc<CurrentGeneration>, process: Arc<ProcessState>) {
+    let Some(engine) = &process.coordination else { return };
+    let mut published = current.published();
+    loop {
+        published.borrow_and_update();
+        let generation = Arc::clone(&current.load());
+        let locks = generation.plan.routes.iter().flat_map(|route| &route.owner_locks).flatten();
+        process.singletons.compete(engine, locks.cloned());
+        if published.changed().await.is_err() {
+            return;
+        }
     }
 }
 

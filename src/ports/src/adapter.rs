@@ -102,6 +102,11 @@ pub trait EntrySpec: Any + Debug + Send + Sync {
     fn capabilities(&self) -> Capabilities {
         Capabilities::REQUEST_REPLY
     }
+    /// Whether the adapter fetches its messages, from a broker, rather than being called. It must follow
+    /// [`Ingress::entries`](crate::Ingress::entries), which lists the entry only while this instance may read it.
+    fn is_consumed(&self) -> bool {
+        false
+    }
     /// Whether its messages can have a body.
     fn accepts_body(&self) -> bool {
         true

@@ -15,6 +15,7 @@ use crossdock_ports::Adapter;
 use crossdock_proto::Files;
 use crossdock_settings::{Diagnostics, Key, Kind, Node, Reader, Resolve, Span, parse};
 
+pub(crate) use self::entries::ClusterRole;
 use crate::catalog::ServiceCatalog;
 use crate::plan::Plan;
 use crate::services::ServicePlan;

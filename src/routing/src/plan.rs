@@ -38,6 +38,8 @@ pub struct RoutePlan {
     pub call: Option<Arc<CallType>>,
     /// The messages that it accepts.
     pub entries: Vec<Arc<dyn EntrySpec>>,
+    /// For each entry, the lock of the cluster that an instance must hold to read its messages.
+    pub owner_locks: Vec<Option<ByteString>>,
     /// The guarantee for each message; `None` if the route does not declare one.
     pub delivery: Option<Delivery>,
     /// The headers that it forwards.

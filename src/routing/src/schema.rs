@@ -6,7 +6,7 @@ use crossdock_ports::Adapter;
 use crossdock_settings::{FromNode as _, Settings as _, described};
 use serde_json::{Map, Value, json};
 
-use crate::load::{ContractSettings, RouteSettings, TOP_KEYS, TestSettings};
+use crate::load::{ClusterRole, ContractSettings, RouteSettings, TOP_KEYS, TestSettings};
 use crate::policies::policy_schemas;
 use crate::services::service_properties;
 use crate::steps::{map_schema, steps_schema};
@@ -59,8 +59,10 @@ fn route(adapters: &[Arc<dyn Adapter>]) -> Value {
         let text = format!("Messages that arrive over {}.", adapter.name());
         protocols.insert(adapter.name().to_owned(), described(adapter.schemas().entry, &text));
     }
+    let role = "With `singleton`, one instance of the cluster reads the messages at a time.";
+    protocols.insert("cluster".to_owned(), described(ClusterRole::schema(), role));
     let entry = json!({
-        "type": "object", "properties": protocols, "minProperties": 1, "maxProperties": 1, "additionalProperties": false,
+        "type": "object", "properties": protocols, "minProperties": 1, "maxProperties": 2, "additionalProperties": false,
     });
     let mut properties = RouteSettings::properties();
     let mut refine = |key: &str, schema: Value| {

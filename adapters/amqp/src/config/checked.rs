@@ -166,6 +166,10 @@ impl EntrySpec for Entry {
         &self.address
     }
 
+    fn is_consumed(&self) -> bool {
+        true
+    }
+
     fn binding(&self) -> &Arc<Binding> {
         &self.binding
     }

@@ -23,8 +23,11 @@ pub(super) fn explain(name: &str, folder: &Path) -> Outcome {
         return Err(Failure::Error(format!("there is no route `{name}`{help}")));
     };
     println!("route {name}");
-    for entry in &route.entries {
+    for (at, entry) in route.entries.iter().enumerate() {
         println!("  accepts   {}", entry.describe());
+        if let Some(Some(lock)) = route.owner_locks.get(at) {
+            println!("            read by one instance of the cluster at a time, which holds the lock `{lock}`");
+        }
         let binding = entry.binding();
         if !binding.params.is_empty() {
             let params: Vec<&str> = binding.params.iter().map(|param| &**param).collect();

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::families::{Families, NONE};
+use crate::process::Singletons;
 
 /// How long an operator waits for the cluster.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -232,7 +233,11 @@ fn line(value: &Value) -> Bytes {
     format!("{value}\n").into()
 }
 
-pub(super) fn lock_metrics(out: &mut Families<'_>, engine: &Engine) -> fmt::Result {
+pub(super) fn lock_metrics(out: &mut Families<'_>, engine: &Engine, singletons: &Singletons) -> fmt::Result {
+    let owned = singletons.statuses();
+    let owned = owned.into_iter().map(|(name, is_owned)| (vec![("entry", name.to_string())], u64::from(is_owned)));
+    let help = "1 while this instance reads the entry, which one instance reads at a time.";
+    out.gauge("crossdock_cluster_singleton", help, owned)?;
     let view = engine.view();
     let requests = engine.requests();
     let gauges = [

@@ -59,7 +59,9 @@ impl Collector for Metrics {
         connections(out, &generation, &state.adapters)?;
         breakers(out, &generation)?;
         names(out, &state.process.health.names)?;
-        state.process.coordination.as_ref().map_or(Ok(()), |engine| lock_metrics(out, engine))?;
+        if let Some(engine) = &state.process.coordination {
+            lock_metrics(out, engine, &state.process.singletons)?;
+        }
         state.cluster.as_ref().map_or(Ok(()), |cluster| cluster_metrics(out, cluster))
     }
 }

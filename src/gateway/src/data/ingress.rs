@@ -22,7 +22,7 @@ use super::counted::Counted;
 use super::shards::Shards;
 use super::steps::{Budget, Run};
 use crate::generation::{CurrentGeneration, Generation};
-use crate::process::{Place, ProcessState};
+use crate::process::{Fence, Place, ProcessState, Turn};
 use crate::stats::{Phases, Stats};
 
 /// Opens an ingress for each data arbiter.
@@ -111,11 +111,13 @@ impl DataArbiter {
         let bound = entry.address().path.bind(head.path);
         let params: Record = bound.map(|(name, range)| (name.clone(), Value::from(&head.path[range]))).collect();
         let shards = self.shards(&generation)?;
+        let owner_lock = route.owner_locks.get(found.entry).and_then(Option::as_ref);
+        let turn = owner_lock.map(|lock| self.process.singletons.begin(lock)).transpose()?;
         Ok(Admission {
             entry: Arc::clone(entry),
             params,
             request_headers: Arc::clone(&route.headers.request),
-            exchange: Box::new(RouteExchange { shards, route: found.route, entry: found.entry }),
+            exchange: Box::new(RouteExchange { shards, route: found.route, entry: found.entry, turn }),
         })
     }
 }
@@ -146,8 +148,14 @@ impl Ingress for DataArbiter {
 
     fn entries(&self, listener: &str) -> Vec<Arc<dyn EntrySpec>> {
         let generation = self.current.load();
-        let all = generation.plan.routes.iter().flat_map(|route| &route.entries);
-        all.filter(|entry| entry.address().listener == listener).cloned().collect()
+        let entries = |route: &Arc<RoutePlan>| {
+            let locks = route.owner_locks.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+            let is_own = |lock: Option<&ByteString>| lock.is_none_or(|lock| self.process.singletons.is_owned(lock));
+            let own = route.entries.iter().zip(locks).filter(|(_, lock)| is_own(*lock));
+            own.map(|(entry, _)| Arc::clone(entry)).collect::<Vec<_>>()
+        };
+        let all = generation.plan.routes.iter().flat_map(entries);
+        all.filter(|entry| entry.address().listener == listener).collect()
     }
 
     fn is_draining(&self) -> bool {
@@ -181,6 +189,8 @@ pub(super) struct RouteExchange {
     pub(super) shards: Rc<Shards>,
     pub(super) route: usize,
     pub(super) entry: usize,
+    /// The lock of the entry, if one instance of the cluster reads it at a time.
+    pub(super) turn: Option<(Fence, Turn)>,
 }
 
 impl Exchange for RouteExchange {
@@ -238,6 +248,7 @@ impl RouteExchange {
         let deadline = route.policies.deadline.of(&request.message, now);
         let budget = Mutex::new(Budget::new(deadline));
         let mut run = Run::new(&self.shards, route, &request, entry.cancels(), &budget, deadline, now);
+        run.under(self.turn.as_ref().map(|(fence, _)| fence.clone()));
         let outcome = run.execute().await;
         let phases = run.phases(Instant::now());
         run.discard();

@@ -30,9 +30,9 @@ use tokio::sync::Mutex;
 use tracing::Instrument as _;
 
 pub(crate) use self::evaluate::Budget;
-use self::lock::Fence;
 use super::shards::Shards;
 use crate::host::SystemHost;
+use crate::process::Fence;
 use crate::stats::Phases;
 
 /// The current body.
@@ -114,6 +114,11 @@ impl<'a> Run<'a> {
             first_call: None,
             processing: Duration::ZERO,
         }
+    }
+
+    /// Executes it under a lock.
+    pub(crate) fn under(&mut self, fence: Option<Fence>) {
+        self.fence = fence;
     }
 
     /// The durations of the phases.

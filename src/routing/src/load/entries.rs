@@ -2,11 +2,26 @@
 
 use std::sync::Arc;
 
+use crossdock_message::ByteString;
 use crossdock_ports::{Delivery, EntryContext, EntrySpec};
-use crossdock_settings::{Kind, Node, Reader, nearest};
+use crossdock_settings::{FromNode as _, Kind, Node, Reader, choices, nearest};
 
 use super::routes::ServedCall;
 use super::{ListenerInfo, Loader};
+
+choices! {
+    /// Which instances of the cluster read the messages of an entry.
+    pub(crate) enum ClusterRole {
+        /// One at a time.
+        Singleton = "singleton",
+    }
+}
+
+/// An entry, and the name of the lock that an instance must hold to read its messages.
+pub(super) type OwnedEntry = (Arc<dyn EntrySpec>, Option<ByteString>);
+
+/// Maximum length of the name of such a lock.
+const OWNER_LOCK_LEN_MAX: usize = 255;
 
 impl Loader<'_> {
     pub(super) fn entries(
@@ -15,7 +30,7 @@ impl Loader<'_> {
         served: Option<&ServedCall>,
         delivery: Option<Delivery>,
         reader: &mut Reader<'_>,
-    ) -> Vec<Arc<dyn EntrySpec>> {
+    ) -> Vec<OwnedEntry> {
         let list = match &from.kind {
             Kind::List(items) => items.as_slice(),
             _ => std::slice::from_ref(from),
@@ -32,7 +47,7 @@ impl Loader<'_> {
         served: Option<&ServedCall>,
         delivery: Option<Delivery>,
         reader: &mut Reader<'_>,
-    ) -> Option<Vec<Arc<dyn EntrySpec>>> {
+    ) -> Option<Vec<OwnedEntry>> {
         let context = EntryContext {
             contracts: &self.contracts,
             call: served.map(|served| &served.call),
@@ -40,6 +55,7 @@ impl Loader<'_> {
             delivery,
         };
         let mut fields = reader.fields(node, "an entry of `from`")?;
+        let role = fields.take("cluster");
         let mut found = None;
         let mut protocols = 0;
         for adapter in self.inputs.adapters {
@@ -57,7 +73,31 @@ impl Loader<'_> {
             reader.error("entry", node.span, "an entry has exactly one protocol", help);
             return None;
         }
-        found
+        let owned = |entry: Arc<dyn EntrySpec>| {
+            let lock = role.and_then(|role| self.owner_lock(&entry, role, reader));
+            (entry, lock)
+        };
+        found.map(|entries| entries.into_iter().map(owned).collect())
+    }
+
+    /// The name of the lock that an instance must hold to read the messages of an entry.
+    fn owner_lock(&self, entry: &Arc<dyn EntrySpec>, role: &Node, reader: &mut Reader<'_>) -> Option<ByteString> {
+        let ClusterRole::Singleton = ClusterRole::from_node(role, reader)?;
+        if !self.inputs.has_cluster {
+            let help = "add `cluster: {}` to crossdock.yaml, for a cluster of this instance alone";
+            reader.error("no-cluster", role.span, "`cluster: singleton` needs a cluster", help);
+        }
+        if !entry.is_consumed() {
+            let message =
+                "callers decide which instance they call; only messages of a broker can be read by one instance";
+            reader.error("singleton", role.span, message, "remove `cluster`");
+        }
+        let name = format!("entry {}", entry.describe());
+        if name.len() > OWNER_LOCK_LEN_MAX {
+            reader.error("singleton", role.span, "the description of the entry is too long", "use shorter names");
+            return None;
+        }
+        Some(name.into())
     }
 
     fn check_listener(&self, entry: &Arc<dyn EntrySpec>, part: &Node, protocol: &str, reader: &mut Reader<'_>) {

@@ -100,7 +100,7 @@ impl Loader<'_> {
         let is_complete = settings.is_some();
         // Entries and steps are checked whatever is wrong with the other keys.
         let settings = settings.unwrap_or_else(|| RouteSettings::entries_and_steps(node));
-        let entries = self.entries_of_route(&settings, served, key, reader);
+        let (entries, owner_locks) = self.entries_of_route(&settings, served, key, reader).unzip();
         if served.is_some_and(|served| served.whole_service) && entries.as_ref().is_some_and(Vec::is_empty) {
             // No entry accepts this method of the service.
             return;
@@ -127,7 +127,9 @@ impl Loader<'_> {
         self.add_to_table(name, &entries, settings.from.as_ref().map_or(key.span, |from| from.span), reader);
         let (name, delivery) = (name.clone(), settings.delivery);
         let fans_out = Step::fan_out(&steps);
-        let route = RoutePlan { name, call, entries, delivery, headers, policies, steps, fans_out, errors };
+        let owner_locks = owner_locks.unwrap_or_default();
+        let route =
+            RoutePlan { name, call, entries, owner_locks, delivery, headers, policies, steps, fans_out, errors };
         self.plan.routes.push(Arc::new(route));
     }
 
@@ -137,12 +139,12 @@ impl Loader<'_> {
         served: Option<&ServedCall>,
         key: &Key,
         reader: &mut Reader<'_>,
-    ) -> Option<Vec<Arc<dyn EntrySpec>>> {
+    ) -> Option<(Vec<Arc<dyn EntrySpec>>, Vec<Option<ByteString>>)> {
         if settings.from.is_none() {
             let help = "add `from: { http: { listen: …, get: /… } }`";
             reader.error("missing-key", key.span, "a route needs `from`", help);
         }
-        settings.from.as_ref().map(|from| self.entries(from, served, settings.delivery, reader))
+        settings.from.as_ref().map(|from| self.entries(from, served, settings.delivery, reader).into_iter().unzip())
     }
 
     fn steps_of_route(

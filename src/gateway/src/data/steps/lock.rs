@@ -4,36 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossdock_coordination::{Claim, Mode, Refusal, Token};
-use crossdock_embedded::{AcquireError, CommandError, Engine, Held, LockRequest, Loss, Validity, Wait};
-use crossdock_message::{ByteString, Code, Fault, Message, Record, Retry, Value};
+use crossdock_embedded::{AcquireError, CommandError, Engine, Held, LockRequest, Wait};
+use crossdock_message::{ByteString, Code, Fault, Record, Retry, Value};
 use crossdock_ports::Outcome;
 use crossdock_routing::expression::Template;
 use crossdock_routing::steps::{LockMode, LockStep};
 
 use super::Run;
-
-/// The header with the fencing token.
-const HEADER: ByteString = ByteString::from_static("crossdock-fence");
-
-/// The lock under which steps are executed.
-#[derive(Clone)]
-pub(super) struct Fence {
-    token: ByteString,
-    validity: Validity,
-}
-
-impl Fence {
-    /// Adds the token to a message to a service.
-    pub(super) fn mark(&self, message: &mut Message) {
-        // Routes cannot set it.
-        let _ = message.headers.set(HEADER, self.token.clone());
-    }
-
-    /// Checks the lock before a call: after a pause, it may be lost without a notice.
-    pub(super) fn check(&self) -> Result<(), Fault> {
-        if self.validity.holds() { Ok(()) } else { Err(lost(&Loss::SessionLost)) }
-    }
-}
+use crate::process::{Fence, lost};
 
 impl Run<'_> {
     /// Executes the steps while the locks are held. The outcome of the message if it was decided by one of them.
@@ -45,7 +23,7 @@ impl Run<'_> {
         let token = held.token();
         let bound = self.variables.len();
         self.variables.push((ByteString::from_static("lock"), Arc::new(lock_value(token))));
-        self.fence = Some(Fence { token: token.to_string().into(), validity: held.validity() });
+        self.fence = Some(Fence::new(&held, self.fence.take()));
         let ended = {
             // A call under way is dropped with the steps, as if the caller had disconnected.
             let steps = self.block(&step.steps);
@@ -58,8 +36,15 @@ impl Run<'_> {
         self.variables.truncate(bound);
         // What was done without the lock, or after its end, is not reported as a success.
         let ended = match (ended, self.fence.take()) {
-            (Ok(outcome), Some(fence)) => fence.check().map(|()| outcome),
-            (ended, _) => ended,
+            (Ok(outcome), Some(fence)) => {
+                let checked = fence.check();
+                self.fence = fence.into_outer();
+                checked.map(|()| outcome)
+            }
+            (ended, fence) => {
+                self.fence = fence.and_then(Fence::into_outer);
+                ended
+            }
         };
         // It is released without waiting for that.
         drop(held);
@@ -124,9 +109,4 @@ fn refused(problem: AcquireError, is_of_caller: bool) -> Fault {
             fault.with_cause(problem.to_string())
         }
     }
-}
-
-fn lost(loss: &Loss) -> Fault {
-    let message = "the lock was lost while the message was processed";
-    Fault::new(Code::Aborted, "LOCK_LOST", message).with_cause(loss.to_string())
 }
