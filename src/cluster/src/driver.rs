@@ -413,6 +413,9 @@ impl Driver {
             }
             Action::Became(role) => {
                 tracing::info!(?role, "cluster role changed");
+                if matches!(role, Role::Leading(_)) {
+                    self.time.lead();
+                }
                 self.apply_delivered();
                 self.state.became(role);
                 self.versions.forget_proposed();

@@ -16,7 +16,7 @@ pub struct Command {
     /// Its position in the order of all commands.
     pub zxid: Zxid,
     /// The clock of the leader that proposed it, in milliseconds since the Unix epoch. It is the same on all instances and
-    /// never goes back. If the leader's wall clock is behind the last command, it goes on from there.
+    /// never goes back. Within an epoch, it goes on by the leader's monotonic clock, even if the wall clock is set.
     pub time: u64,
     /// What to do, as the proposer encoded it.
     pub payload: Bytes,

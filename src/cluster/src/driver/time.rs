@@ -2,8 +2,8 @@
 
 use crate::platform::{Instant, wall_clock_millis};
 
-/// The wall clock, except that it neither goes back nor stands still. If the wall clock is behind – that of the last leader was
-/// ahead, or it was set – time goes on from the last transaction by the monotonic clock, until the wall clock has caught up.
+/// The time of transactions. It begins as the wall clock when this instance begins to lead, and goes on by the monotonic clock: a
+/// wall clock that is set must not end what is timed by it. It never goes back, whatever the wall clock of the last leader was.
 #[derive(Debug)]
 pub(super) struct Time {
     base: u64,
@@ -12,22 +12,32 @@ pub(super) struct Time {
 
 impl Time {
     pub(super) fn new() -> Self {
-        Self { base: 0, since: Instant::now() }
+        Self { base: wall_clock_millis(), since: Instant::now() }
+    }
+
+    /// Catches up with the wall clock, as this instance begins to lead.
+    pub(super) fn lead(&mut self) {
+        let now = Instant::now();
+        self.raise(wall_clock_millis(), now);
     }
 
     /// The time in milliseconds since the Unix epoch, at least that of the last transaction.
     pub(super) fn now(&mut self, last: u64) -> u64 {
-        self.at(wall_clock_millis(), Instant::now(), last)
+        let now = Instant::now();
+        self.raise(last, now);
+        self.at(now)
     }
 
-    fn at(&mut self, wall: u64, now: Instant, last: u64) -> u64 {
+    fn at(&self, now: Instant) -> u64 {
         let passed = u64::try_from(now.saturating_duration_since(self.since).as_millis()).unwrap_or(u64::MAX);
-        let steady = self.base.saturating_add(passed);
-        let ahead = wall.max(last);
-        if ahead > steady {
-            (self.base, self.since) = (ahead, now);
+        self.base.saturating_add(passed)
+    }
+
+    /// Goes on from this time, if it is later.
+    fn raise(&mut self, time: u64, now: Instant) {
+        if time > self.at(now) {
+            (self.base, self.since) = (time, now);
         }
-        steady.max(ahead)
     }
 }
 
@@ -38,15 +48,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_goes_on_while_the_wall_clock_is_behind() {
+    fn it_goes_on_by_the_monotonic_clock() {
         let begun = Instant::now();
         let at = |millis| begun + Duration::from_millis(millis);
-        let mut time = Time { base: 0, since: begun };
-        assert_eq!(time.at(1_000, at(0), 0), 1_000);
-        assert_eq!(time.at(1_050, at(50), 0), 1_050, "it follows the wall clock");
-        assert_eq!(time.at(1_100, at(100), 5_000), 5_000, "the last leader was ahead");
-        assert_eq!(time.at(1_400, at(400), 5_000), 5_300);
-        assert_eq!(time.at(200, at(500), 5_300), 5_400, "the wall clock was set back");
-        assert_eq!(time.at(9_000, at(600), 5_400), 9_000, "it was set forward");
+        let mut time = Time { base: 1_000, since: begun };
+        assert_eq!(time.at(at(50)), 1_050, "whatever the wall clock is set to");
+        time.raise(5_000, at(100));
+        assert_eq!(time.at(at(400)), 5_300, "the last leader was ahead");
+        time.raise(200, at(500));
+        assert_eq!(time.at(at(500)), 5_400, "it never goes back");
     }
 }

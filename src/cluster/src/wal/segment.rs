@@ -184,7 +184,8 @@ pub(super) fn activate(
 /// Replaces a segment by one with these bytes and zeroes behind them. The folder must be synced afterwards.
 ///
 /// Zeroes that are written over what was never durable would not do: if their sync fails, the next start finds them in the
-/// page cache and the old bytes come back at a power loss, behind batches that were acknowledged meanwhile.
+/// page cache and the old bytes come back at a power loss, behind batches that were acknowledged meanwhile. It needs the space
+/// of a segment, which the spare file usually has.
 pub(super) fn replace(folder: &Path, path: &Path, bytes: &[u8], len: u64) -> Result<File, Error> {
     let spare = spare_path(folder);
     let file = fill(&spare, len).map_err(io_error(&spare, "cannot be created"))?;
