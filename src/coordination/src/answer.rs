@@ -60,11 +60,7 @@ pub struct Granted {
 
 /// See [`Outcome::Waiting`].
 #[derive(Clone, PartialEq, Message)]
-pub struct Waiting {
-    /// How many requests are before it.
-    #[prost(uint64, tag = "1")]
-    pub position: u64,
-}
+pub struct Waiting {}
 
 /// See [`Outcome::Unknown`].
 #[derive(Clone, PartialEq, Message)]

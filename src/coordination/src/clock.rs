@@ -7,8 +7,8 @@ use crate::limits::CLOCK_STEP_MS_MAX;
 /// A clock in milliseconds that advances with the commands of each leader, and only while it works.
 ///
 /// The time between commands of different leaders does not count, because nobody could keep a session alive meanwhile and their
-/// wall clocks differ. Nor does most of a long gap between two commands of one leader, which was paused or whose wall clock
-/// was set. So the clock may run slow, but never ahead of the holders' own clocks by more than these differ in rate.
+/// wall clocks differ. Nor does most of a long gap between two commands of one leader, which was paused. The times of one leader
+/// follow its monotonic clock. So this clock may run slow, but ahead of the holders' own clocks only by what they differ in rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Clock {
     /// The epoch of the last command.

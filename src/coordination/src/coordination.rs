@@ -156,18 +156,26 @@ fn acquire(state: &mut View, command: &Acquire, time: u64, context: &mut Context
     in_session(state, id, |state| state.locks.acquire(command, time, context))
 }
 
-/// Ends a session, if it exists.
+/// Closes a session, if it exists.
 fn close(state: &mut View, id: SessionId, reason: &EndReason, context: &mut Context<'_>) {
     let mut touched = Touched::new();
     end_session(state, id, reason, &mut touched, context);
     state.locks.settle(touched, context);
 }
 
-fn end_session(state: &mut View, id: SessionId, reason: &EndReason, touched: &mut Touched, context: &mut Context<'_>) {
-    if state.sessions.remove(id, context) {
-        state.locks.end_session(id, reason, touched, context);
-        context.tell(Event::SessionEnded(id));
+fn end_session(
+    state: &mut View,
+    id: SessionId,
+    reason: &EndReason,
+    touched: &mut Touched,
+    context: &mut Context<'_>,
+) -> usize {
+    if !state.sessions.remove(id, context) {
+        return 0;
     }
+    let ended = state.locks.end_session(id, reason, touched, context);
+    context.tell(Event::SessionEnded(id));
+    ended
 }
 
 /// Lets what is due expire, up to a limit.
@@ -177,10 +185,14 @@ fn tick(state: &mut View, tick: &Tick, context: &mut Context<'_>) -> Outcome {
     }
     let mut touched = Touched::new();
     context.effects.timers.advance(context.now);
-    for _ in 0..EXPIRED_MAX {
+    let mut expired = 0;
+    while expired < EXPIRED_MAX {
+        expired += 1;
         match context.effects.timers.pop_due() {
             None => break,
-            Some(Timer::Session(id)) => end_session(state, id, &EndReason::SessionExpired, &mut touched, context),
+            Some(Timer::Session(id)) => {
+                expired += end_session(state, id, &EndReason::SessionExpired, &mut touched, context);
+            }
             Some(Timer::Wait(id)) => {
                 state.locks.end(id, &EndReason::TimedOut, &mut touched, context);
             }

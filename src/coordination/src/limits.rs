@@ -30,11 +30,20 @@ pub const WAIT_MS_MAX: u64 = 86_400_000;
 pub const HOLD_MS_MAX: u64 = 30 * 86_400_000;
 /// Maximum time for which a lock stays closed after the death of its holder, in milliseconds.
 pub const DELAY_MS_MAX: u64 = 3_600_000;
-/// Number of ranges of finished request numbers that are kept of a session. Numbers between the lowest ones count as finished
-/// beyond that.
-pub const FINISHED_RANGES_MAX: usize = 1_000;
-/// Number of locks taken by force that are remembered.
+/// Number of ranges of finished request numbers that are kept of a session: one more than there can be open requests. Numbers
+/// between the lowest ones count as finished beyond that.
+pub const FINISHED_RANGES_MAX: usize = SESSION_REQUESTS_MAX + 1;
+/// Number of such ranges of all sessions, from which on each session keeps no more than it has.
+pub const ALL_FINISHED_RANGES_MAX: usize = 1_000_000;
+/// Number of locks taken by force that are remembered, and of holders of each.
 pub const BROKEN_MAX: usize = 256;
+/// See [`BROKEN_MAX`].
+pub const BROKEN_HOLDERS_MAX: usize = 16;
+/// Maximum number of requests that wait for a lock.
+pub const WAITERS_MAX: usize = 10_000;
+/// A request for several locks is granted only if at most so many that it could share a lock with wait for that lock before it:
+/// otherwise, a grant would take too long.
+pub const SHARING_WAITERS_MAX: usize = 1_000;
 
 /// Maximum number of sequences.
 pub const SEQUENCES_MAX: usize = 100_000;
@@ -43,7 +52,7 @@ pub const NUMBERS_MAX: u64 = 1_000_000;
 
 /// Maximum number of guards of a command.
 pub const GUARDS_MAX: usize = 16;
-/// Maximum number of timers that one tick lets expire, so that a command never takes long.
+/// Number of timers and requests after which one tick lets nothing else expire, so that a command never takes long.
 pub const EXPIRED_MAX: usize = 1_000;
 /// The most by which the clock advances between two commands, in milliseconds.
 pub const CLOCK_STEP_MS_MAX: u64 = 2_000;

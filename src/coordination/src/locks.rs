@@ -25,7 +25,8 @@ use crate::event::{EndReason, Event};
 use crate::ids::{RequestId, SessionId, Token};
 use crate::injected_bug::InjectedBug;
 use crate::limits::{
-    BROKEN_MAX, GUARDS_MAX, LOCKS_MAX, NAME_BYTES_MAX, REQUESTS_BYTES_MAX, REQUESTS_MAX, SESSION_REQUESTS_MAX,
+    ALL_FINISHED_RANGES_MAX, BROKEN_HOLDERS_MAX, BROKEN_MAX, GUARDS_MAX, LOCKS_MAX, NAME_BYTES_MAX, REQUESTS_BYTES_MAX,
+    REQUESTS_MAX, SESSION_REQUESTS_MAX, WAITERS_MAX,
 };
 
 /// The requests of a session.
@@ -42,7 +43,9 @@ pub struct Broken {
     pub lock: Arc<str>,
     /// The leader's time, in milliseconds since the Unix epoch.
     pub time: u64,
-    /// The requests that held it.
+    /// How many requests held it.
+    pub count: u64,
+    /// The first of them.
     pub holders: Vec<RequestId>,
     /// Who did it, and why.
     pub reason: Arc<str>,
@@ -58,6 +61,16 @@ pub struct Locks {
     broken: RedBlackTreeMapSync<(u64, Arc<str>), Arc<Broken>>,
     /// The length of all requests.
     bytes: usize,
+    /// The ranges of finished numbers of all sessions.
+    finished_ranges: usize,
+}
+
+/// What a request has come to.
+fn outcome(request: &Request) -> Outcome {
+    match request.token() {
+        Some(token) => Outcome::Granted(Granted { token: token.0 }),
+        None => Outcome::Waiting(Waiting {}),
+    }
 }
 
 /// Locks that requests may enter now.
@@ -148,7 +161,7 @@ impl Locks {
             Err(refusal) => return refusal.into(),
         };
         if let Some(open) = self.requests.get(&id) {
-            return if open.is_repeated_by(&request) { self.outcome(open) } else { Refusal::Reused.into() };
+            return if open.is_repeated_by(&request) { outcome(open) } else { Refusal::Reused.into() };
         }
         if self.is_finished(id) && !context.has_bug(InjectedBug::OrphanAfterRelease) {
             return Refusal::Finished.into();
@@ -156,7 +169,7 @@ impl Locks {
         if let Err(refusal) = self.check(id.session, &request) {
             return refusal.into();
         }
-        match self.reenter(id, &request) {
+        match self.reenter(id, &request, context.now) {
             Ok(None) => {}
             Ok(Some(token)) => return self.grant_new(id, request, token, context),
             Err(refusal) => return refusal.into(),
@@ -187,11 +200,16 @@ impl Locks {
             self.finish(id);
             return Refusal::NotAvailable.into();
         }
+        let is_full = |claim: &Claim| self.by_name.get(&claim.lock).is_some_and(|lock| lock.counts().1 >= WAITERS_MAX);
+        if request.claims.iter().any(is_full) {
+            self.finish(id);
+            return Refusal::TooMany.into();
+        }
         for Claim { lock, mode } in &request.claims {
             self.change(lock, |lock| lock.waiters.insert_mut(context.zxid, (id, *mode)));
         }
         self.put(id, Arc::new(request), context);
-        self.requests.get(&id).map_or_else(|| Refusal::NotHeld.into(), |request| self.outcome(request))
+        Outcome::Waiting(Waiting {})
     }
 
     /// Checks limits and kinds.
@@ -210,7 +228,7 @@ impl Locks {
     }
 
     /// The token with which the same owner holds the lock already.
-    fn reenter(&self, id: RequestId, request: &Request) -> Result<Option<Token>, Refusal> {
+    fn reenter(&self, id: RequestId, request: &Request, now: u64) -> Result<Option<Token>, Refusal> {
         if !request.reentrant {
             return Ok(None);
         }
@@ -219,23 +237,13 @@ impl Locks {
         };
         let of_session = RequestId { session: id.session, number: 0 }..=RequestId { number: u64::MAX, ..id };
         let own = lock.holders.range(of_session).filter_map(|(id, mode)| Some((self.requests.get(id)?, *mode)));
-        let own = own.filter(|(held, _)| held.reentrant && held.owner == request.owner);
+        let own = own.filter(|(held, _)| held.reentrant && held.owner == request.owner && !held.is_overdue(now));
         // An exclusive one, if there is one: it cannot be shared.
         let Some((held, mode)) = own.max_by_key(|(_, mode)| *mode == Mode::Exclusive) else { return Ok(None) };
         if mode == Mode::Shared && request.claims.first().is_some_and(|claim| claim.mode == Mode::Exclusive) {
             return Err(Refusal::Deadlock);
         }
         Ok(held.token())
-    }
-
-    /// What a request has come to.
-    fn outcome(&self, request: &Request) -> Outcome {
-        if let Some(token) = request.token() {
-            return Outcome::Granted(Granted { token: token.0 });
-        }
-        let locks = request.claims.iter().filter_map(|claim| self.by_name.get(&claim.lock));
-        let before = locks.map(|lock| lock.waiters.range(..request.zxid).count());
-        Outcome::Waiting(Waiting { position: before.max().unwrap_or(0) as u64 })
     }
 
     /// Releases or cancels a request of an existing session.
@@ -263,6 +271,7 @@ impl Locks {
             return Refusal::OtherKind.into();
         }
         let mut touched = Touched::new();
+        request.is_downgraded = true;
         for claim in &mut request.claims {
             claim.mode = Mode::Shared;
             self.change(&claim.lock, |lock| {
@@ -312,7 +321,7 @@ impl Locks {
         context: &mut Context<'_>,
     ) -> u64 {
         let Some((name, lock)) = self.by_name.get_key_value(name) else { return 0 };
-        let (name, holders) = (Arc::clone(name), lock.holders.keys().copied().collect::<Vec<_>>());
+        let (name, mut holders) = (Arc::clone(name), lock.holders.keys().copied().collect::<Vec<_>>());
         let count = holders.len() as u64;
         if count == 0 {
             return 0;
@@ -322,7 +331,8 @@ impl Locks {
         for id in &holders {
             self.end(*id, &ended, touched, context);
         }
-        let broken = Broken { lock: Arc::clone(&name), time, holders, reason };
+        holders.truncate(BROKEN_HOLDERS_MAX);
+        let broken = Broken { lock: Arc::clone(&name), time, count, holders, reason };
         self.put_broken(context.zxid, broken);
         count
     }
@@ -336,22 +346,26 @@ impl Locks {
         }
     }
 
-    /// Ends all requests of a session.
+    /// Ends all requests of a session; their number.
     pub(crate) fn end_session(
         &mut self,
         session: SessionId,
         reason: &EndReason,
         touched: &mut Touched,
         context: &mut Context<'_>,
-    ) {
+    ) -> usize {
         let open: Vec<_> = self.requests_of(session).map(|(id, _)| id).collect();
-        for id in open {
-            self.end(id, reason, touched, context);
+        for id in &open {
+            self.end(*id, reason, touched, context);
         }
         if context.has_bug(InjectedBug::LostWakeup) {
             touched.clear();
         }
-        self.sessions.remove_mut(&session);
+        if let Some(of_session) = self.sessions.get(&session) {
+            self.finished_ranges -= of_session.finished.len();
+            self.sessions.remove_mut(&session);
+        }
+        open.len()
     }
 
     /// Ends a request: it neither waits nor holds any more. Whether it did.
@@ -400,7 +414,15 @@ impl Locks {
 
     /// Notes that the number of a request cannot be used any more.
     fn finish(&mut self, id: RequestId) {
-        self.of_session(id.session).finished.insert(id.number);
+        let is_full = self.finished_ranges >= ALL_FINISHED_RANGES_MAX;
+        let finished = &mut self.of_session(id.session).finished;
+        let before = finished.len();
+        finished.insert(id.number);
+        if is_full {
+            finished.shrink_to(before);
+        }
+        let after = finished.len();
+        self.finished_ranges = self.finished_ranges + after - before;
     }
 
     fn of_session(&mut self, session: SessionId) -> &mut OfSession {
@@ -447,6 +469,7 @@ impl Locks {
     }
 
     pub(crate) fn put_finished(&mut self, session: SessionId, finished: Finished) {
+        self.finished_ranges += finished.len();
         self.of_session(session).finished = finished;
     }
 

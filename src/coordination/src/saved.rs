@@ -108,6 +108,8 @@ pub struct SavedRequest {
     metadata: String,
     #[prost(string, optional, tag = "13")]
     revoked: Option<String>,
+    #[prost(bool, tag = "14")]
+    is_downgraded: bool,
 }
 
 /// A name and a number.
@@ -128,11 +130,13 @@ pub struct SavedBroken {
     lock: String,
     #[prost(uint64, tag = "3")]
     time: u64,
-    /// Session and number of each.
+    /// Session and number of the first ones.
     #[prost(uint64, repeated, tag = "4")]
     holders: Vec<u64>,
     #[prost(string, tag = "5")]
     reason: String,
+    #[prost(uint64, tag = "6")]
+    count: u64,
 }
 
 pub(crate) fn save(view: &View) -> impl Iterator<Item = Saved> {
@@ -184,6 +188,7 @@ fn request_of(id: RequestId, request: &Request) -> SavedRequest {
         delay_ms: request.delay_ms,
         owner: request.owner.to_string(),
         reentrant: request.reentrant,
+        is_downgraded: request.is_downgraded,
         metadata: request.metadata.to_string(),
         revoked: request.revoked.as_deref().map(str::to_owned),
     }
@@ -196,6 +201,7 @@ fn broken_of(zxid: u64, broken: &Broken) -> SavedBroken {
         time: broken.time,
         holders: broken.holders.iter().flat_map(|id| [id.session.0, id.number]).collect(),
         reason: broken.reason.to_string(),
+        count: broken.count,
     }
 }
 
@@ -217,9 +223,9 @@ pub(crate) fn restore(saved: Saved, state: &mut View, context: &mut Context<'_>)
         }
         Part::Closed(SavedNumber { name, number }) => state.locks.restore_closed(&name.into(), number, context),
         Part::Sequence(SavedNumber { name, number }) => state.sequences.put(name.into(), number),
-        Part::Broken(SavedBroken { zxid, lock, time, holders, reason }) => {
+        Part::Broken(SavedBroken { zxid, lock, time, holders, reason, count }) => {
             let holders = pairs(&holders)?.map(|(session, number)| RequestId { session: SessionId(session), number });
-            let broken = Broken { lock: lock.into(), time, holders: holders.collect(), reason: reason.into() };
+            let broken = Broken { lock: lock.into(), time, count, holders: holders.collect(), reason: reason.into() };
             state.locks.put_broken(zxid, broken);
         }
     }
@@ -249,6 +255,7 @@ fn read_request(saved: SavedRequest) -> Result<(RequestId, Request), Invalid> {
         delay_ms: saved.delay_ms,
         owner: saved.owner.into(),
         reentrant: saved.reentrant,
+        is_downgraded: saved.is_downgraded,
         metadata: saved.metadata.into(),
         revoked: saved.revoked.map(Into::into),
     };

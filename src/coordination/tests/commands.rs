@@ -96,8 +96,7 @@ fn waiting_requests_are_granted_in_their_order() {
     assert!(log.is_grant(&outcome), "{outcome:?}");
     for (number, mode) in [(2, Mode::Shared), (3, Mode::Shared), (4, Mode::Exclusive), (5, Mode::Shared)] {
         let outcome = log.acquire(of(session, number, vec![claim("stock", mode)]));
-        let Outcome::Waiting(waiting) = outcome else { panic!("{outcome:?}") };
-        assert_eq!(waiting.position, number - 2);
+        assert!(matches!(outcome, Outcome::Waiting(_)), "{outcome:?}");
     }
     log.state.take_events();
     log.release(session, 1);
@@ -210,6 +209,7 @@ fn a_number_is_used_once() {
     let granted = log.acquire(first.clone());
     assert_eq!(log.acquire(first.clone()), granted, "it is the same request");
     assert_eq!(log.acquire(of(session, 7, vec![claim("b", Mode::Exclusive)])), Refusal::Reused.into());
+    assert_eq!(log.acquire(of(session, 7, vec![claim("a", Mode::Shared)])), Refusal::Reused.into());
     log.release(session, 7);
     assert_eq!(log.acquire(first), Refusal::Finished.into());
     log.release(session, 8);
@@ -353,4 +353,68 @@ fn one_tick_does_not_let_everything_expire() {
     assert!(view.next_expiry.is_some_and(|next| next <= view.clock.now()), "the leader sees that more is due");
     log.execute(Operation::Tick(Tick { epoch: 1 }));
     assert!(log.state.view().sessions.is_empty());
+}
+
+#[test]
+fn a_lock_with_many_holders_can_be_broken_and_saved() {
+    let mut log = Log::new();
+    for session in 0..2 {
+        let session = log.session(limits::TTL_MS.end() - session);
+        for number in 1..=limits::SESSION_REQUESTS_MAX as u64 {
+            log.acquire(of(session, number, vec![claim("a", Mode::Shared)]));
+        }
+    }
+    let broken = Break { lock: "a".to_owned(), reason: "test".to_owned() };
+    assert_eq!(log.execute(Operation::Break(broken)), Outcome::Holders(20_000));
+    let longest = log.state.view().save().map(|part| part.encoded_len()).max();
+    assert!(longest < Some(100_000), "a part of the saved state has {longest:?} bytes");
+    let view = log.state.view();
+    let (_, broken) = view.locks.broken().next().expect("a broken lock");
+    assert_eq!((broken.count, broken.holders.len()), (20_000, limits::BROKEN_HOLDERS_MAX));
+}
+
+#[test]
+fn a_tick_ends_a_limited_number_of_requests() {
+    let mut log = Log::new();
+    for _ in 0..4 {
+        let session = log.session(1_000);
+        for number in 1..=600 {
+            log.acquire(of(session, number, vec![claim(&format!("{session}/{number}"), Mode::Exclusive)]));
+        }
+    }
+    log.time += 1_000;
+    log.execute(Operation::Tick(Tick { epoch: 1 }));
+    assert_eq!(log.state.view().locks.requests_len(), 1_200, "two of four sessions have ended");
+    log.execute(Operation::Tick(Tick { epoch: 1 }));
+    assert_eq!(log.state.view().locks.requests_len(), 0);
+}
+
+#[test]
+fn a_lock_has_a_limited_number_of_waiters() {
+    let mut log = Log::new();
+    let (first, second) = (log.session(60_000), log.session(60_000));
+    for number in 1..=limits::SESSION_REQUESTS_MAX as u64 {
+        log.acquire(of(first, number, vec![claim("a", Mode::Exclusive)]));
+    }
+    let outcome = log.acquire(of(second, 1, vec![claim("a", Mode::Exclusive)]));
+    assert!(matches!(outcome, Outcome::Waiting(_)), "{outcome:?}");
+    let outcome = log.acquire(of(second, 2, vec![claim("a", Mode::Exclusive)]));
+    assert_eq!(outcome, Refusal::TooMany.into());
+}
+
+#[test]
+fn an_owner_does_not_enter_a_lock_again_after_its_time() {
+    let mut log = Log::new();
+    let session = log.session(60_000);
+    let entering = |number| Acquire {
+        hold_ms: Some(100),
+        reentrant: true,
+        ..of(session, number, vec![claim("a", Mode::Exclusive)])
+    };
+    log.acquire(entering(1));
+    log.time += 150;
+    let outcome = log.acquire(entering(2));
+    assert!(matches!(outcome, Outcome::Waiting(_)), "before the tick: {outcome:?}");
+    log.pass(1);
+    assert_eq!(log.state.view().locks.request(id(session, 2)).and_then(Request::token), Some(Token(log.last())));
 }

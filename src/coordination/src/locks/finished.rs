@@ -34,12 +34,21 @@ impl Finished {
             last = end;
         }
         self.ranges.insert_mut(first, last);
-        if self.ranges.size() > FINISHED_RANGES_MAX {
+        self.shrink_to(FINISHED_RANGES_MAX);
+    }
+
+    /// The number of its ranges.
+    pub(crate) fn len(&self) -> usize {
+        self.ranges.size()
+    }
+
+    /// Joins the lowest ranges, and the numbers between them, until there are at most so many.
+    pub(crate) fn shrink_to(&mut self, max: usize) {
+        while self.ranges.size() > max.max(1) {
             self.join_lowest();
         }
     }
 
-    /// Joins the two lowest ranges, and the numbers between them.
     fn join_lowest(&mut self) {
         let lowest: Vec<_> = self.ranges.iter().take(2).map(|(first, last)| (*first, *last)).collect();
         if let [(first, _), (second, last)] = lowest[..] {
@@ -87,13 +96,13 @@ mod tests {
     #[test]
     fn it_is_bounded_and_forgets_nothing() {
         let mut finished = Finished::default();
-        for number in (1..).step_by(2).take(5_000) {
+        for number in (1..).step_by(2).take(15_000) {
             finished.insert(number);
         }
         finished.insert(u64::MAX);
         finished.insert(u64::MAX);
         assert_eq!(finished.ranges().count(), FINISHED_RANGES_MAX);
-        assert!((1..).step_by(2).take(5_000).all(|number| finished.contains(number)));
-        assert!(finished.contains(2) && !finished.contains(9_998), "only low numbers are given up");
+        assert!((1..).step_by(2).take(15_000).all(|number| finished.contains(number)));
+        assert!(finished.contains(2) && !finished.contains(29_998), "only low numbers are given up");
     }
 }

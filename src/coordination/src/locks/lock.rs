@@ -4,7 +4,7 @@ use rpds::RedBlackTreeMapSync;
 
 use crate::command;
 use crate::ids::RequestId;
-use crate::limits::PERMITS_MAX;
+use crate::limits::{PERMITS_MAX, SHARING_WAITERS_MAX};
 
 /// How a lock is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,9 +118,10 @@ impl Lock {
 
     /// Whether a request of this zxid can hold it now, without delaying one that waits longer.
     pub(super) fn admits(&self, zxid: u64, mode: Mode, now: u64) -> bool {
-        let before = self.waiters.range(..zxid).map(|(_, (_, mode))| *mode);
-        let taken = before.chain([mode]).try_fold(self.taken(), Taken::and);
-        now >= self.closed_until && taken.is_some()
+        let before = self.waiters.range(..zxid).map(|(_, (_, mode))| *mode).take(SHARING_WAITERS_MAX + 1);
+        let counted = |(taken, count): (Taken, usize), mode| Some((taken.and(mode)?, count + 1));
+        let taken = before.chain([mode]).try_fold((self.taken(), 0), counted);
+        now >= self.closed_until && taken.is_some_and(|(_, count)| count <= SHARING_WAITERS_MAX + 1)
     }
 
     /// Whether it may ever be held in this mode together with those that hold it or wait.

@@ -53,6 +53,8 @@ pub struct Request {
     pub owner: Arc<str>,
     /// Whether the owner may acquire the lock again.
     pub reentrant: bool,
+    /// It was exclusive, and is shared since.
+    pub is_downgraded: bool,
     /// What operators see.
     pub metadata: Arc<str>,
     /// The holder was asked to release a lock, for this reason.
@@ -93,6 +95,7 @@ impl Request {
             delay_ms: *delay_ms,
             owner: owner.as_str().into(),
             reentrant: *reentrant,
+            is_downgraded: false,
             metadata: metadata.as_str().into(),
             revoked: None,
         };
@@ -101,7 +104,11 @@ impl Request {
 
     /// Whether a command repeats this request.
     pub(super) fn is_repeated_by(&self, other: &Self) -> bool {
-        self.claims.iter().map(|claim| &claim.lock).eq(other.claims.iter().map(|claim| &claim.lock))
+        let is_same = |(own, other): (&Claim, &Claim)| {
+            own.lock == other.lock && (own.mode == other.mode || self.is_downgraded && other.mode == Mode::Exclusive)
+        };
+        self.claims.len() == other.claims.len()
+            && self.claims.iter().zip(&other.claims).all(is_same)
             && (self.hold_ms, self.delay_ms, self.reentrant) == (other.hold_ms, other.delay_ms, other.reentrant)
             && (&self.owner, &self.metadata) == (&other.owner, &other.metadata)
     }
