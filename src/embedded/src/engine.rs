@@ -9,6 +9,7 @@ use crossdock_cluster::{Proposal, Replica, RequestError};
 use crossdock_coordination::command::{Break, Revoke};
 use crossdock_coordination::{Answer, Command, Operation, Outcome, Refusal};
 use prost::Message as _;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) releases: Releases,
     pub(crate) sessions: Sessions,
     pub(crate) sequences: Sequences,
+    /// That of the engine's thread: those of callers may end sooner.
+    pub(crate) runtime: Handle,
 }
 
 /// A handle for coordination on this instance. Clones use the same engine.
@@ -79,14 +82,15 @@ impl Engine {
     /// # Errors
     /// The thread cannot be started.
     pub fn start(replica: Replica<Machine>, options: Options) -> io::Result<(Self, Running)> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let shared = Arc::new(Shared {
+            runtime: runtime.handle().clone(),
             replica,
             requests: Requests::default(),
             releases: Releases::default(),
             sessions: Sessions::new(options),
             sequences: Sequences::default(),
         });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let (stop, stopped) = oneshot::channel();
         let running = run(Arc::clone(&shared), stopped);
         let thread = thread::Builder::new().name("coordination".to_owned()).spawn(move || runtime.block_on(running))?;

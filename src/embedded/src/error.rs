@@ -3,6 +3,8 @@
 use crossdock_cluster::RequestError;
 use crossdock_coordination::Refusal;
 
+use crate::requests::Loss;
+
 /// Why a command failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -21,7 +23,7 @@ pub enum CommandError {
 }
 
 /// Why locks were not acquired. They are not held, and will not be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AcquireError {
     /// They are held, and the request does not wait.
     #[error("the lock is not available")]
@@ -32,6 +34,9 @@ pub enum AcquireError {
     /// The session of this instance was lost meanwhile.
     #[error("this instance lost its session with the cluster")]
     SessionLost,
+    /// They were granted, and lost before the caller was told.
+    #[error("the lock was acquired, and lost at once: {0}")]
+    Lost(Loss),
     /// See [`CommandError`].
     #[error(transparent)]
     Command(#[from] CommandError),

@@ -8,12 +8,12 @@ use crossdock_coordination::command::Tick;
 use crossdock_zab::{Epoch, Role};
 use tokio::time::{Instant, timeout_at};
 
-use crate::engine::proposal;
+use crate::engine::{RETRY_INTERVAL, proposal};
 use crate::machine::Machine;
 
 /// Maximum time between commands while something can expire: the clock of the state advances by at most two seconds with each.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
-/// Minimum time between ticks, unless more is due than one of them lets expire.
+/// Minimum time between ticks, unless more is due than one of them lets expire; and after one that was refused.
 const MIN_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The clock of the state, as it goes on after the last command.
@@ -33,6 +33,8 @@ pub(crate) async fn expire(replica: Replica<Machine>) {
     let mut role = replica.status().role;
     let mut estimate = Estimate { clock: u64::MAX, at: Instant::now() };
     let mut last_tick = Instant::now();
+    // The least time until the next tick.
+    let mut pause = MIN_INTERVAL;
     loop {
         let view = replica.view();
         if estimate.clock != view.clock.now() {
@@ -40,38 +42,48 @@ pub(crate) async fn expire(replica: Replica<Machine>) {
         }
         let next = match (role, view.next_expiry) {
             (Role::Leading(_), Some(next)) => {
-                let is_more_due = next <= view.clock.now();
-                let earliest = if is_more_due { Instant::now() } else { last_tick + MIN_INTERVAL };
-                estimate.instant_of(next).min(estimate.at.max(last_tick) + TICK_INTERVAL).max(earliest)
+                estimate.instant_of(next).min(estimate.at.max(last_tick) + TICK_INTERVAL).max(last_tick + pause)
             }
             // A command tells of the first thing that can expire.
             _ => Instant::now() + TICK_INTERVAL,
         };
-        match timeout_at(next, subscription.next()).await {
+        let is_due = match timeout_at(next, subscription.next()).await {
             Ok(Notice::Role(now)) => {
                 role = now;
                 // Sessions have their full time from the first command of an epoch on.
-                if let Role::Leading(epoch) = role {
-                    tick(&replica, epoch).await;
-                    last_tick = Instant::now();
-                }
+                true
+            }
+            Ok(Notice::Missed) => {
+                role = replica.status().role;
+                true
             }
             Ok(Notice::Ended) => return,
-            Ok(Notice::Events(..) | Notice::Restored(_) | Notice::Missed) => {}
-            Err(_) => {
-                if let (Role::Leading(epoch), Some(_)) = (role, view.next_expiry) {
-                    tick(&replica, epoch).await;
-                    last_tick = Instant::now();
-                }
-            }
+            Ok(Notice::Events(..) | Notice::Restored(_)) => false,
+            Err(_) => view.next_expiry.is_some(),
+        };
+        if let Role::Leading(epoch) = role
+            && is_due
+        {
+            let is_done = tick(&replica, epoch).await;
+            // One tick lets a limited number of things expire.
+            let is_more_due = replica.view().next_expiry.is_some_and(|next| next <= replica.view().clock.now());
+            last_tick = Instant::now();
+            pause = match (is_done, is_more_due) {
+                (true, true) => Duration::ZERO,
+                (true, false) => MIN_INTERVAL,
+                (false, _) => RETRY_INTERVAL,
+            };
         }
     }
 }
 
-async fn tick(replica: &Replica<Machine>, epoch: Epoch) {
+/// Proposes a tick; whether it was executed.
+async fn tick(replica: &Replica<Machine>, epoch: Epoch) -> bool {
     let tick = proposal(Operation::Tick(Tick { epoch: epoch.0 })).in_epoch(epoch).reserved();
-    if let Err(problem) = replica.propose_as(tick).await {
+    let proposed = replica.propose_as(tick).await;
+    if let Err(problem) = &proposed {
         // Another leader goes on, or this one at its next attempt.
         tracing::debug!(%problem, %epoch, "tick of coordination not executed");
     }
+    proposed.is_ok()
 }

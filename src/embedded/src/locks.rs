@@ -1,10 +1,11 @@
 //! Acquiring locks.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossdock_coordination::command::{self, Acquire};
-use crossdock_coordination::limits::SESSION_REQUESTS_MAX;
+use crossdock_coordination::limits::{SESSION_REQUESTS_MAX, WAIT_MS_MAX};
 use crossdock_coordination::{Claim, Mode, Operation, Outcome, Refusal, RequestId, Token};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
@@ -13,6 +14,11 @@ use crate::engine::{COMMAND_TIMEOUT, Engine, Shared};
 use crate::error::{AcquireError, CommandError};
 use crate::requests::{Loss, Progress, Seen};
 use crate::session::Life;
+
+/// How long a request that does not wait takes at most.
+const TRY_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest wait.
+const WAIT_MAX: Duration = Duration::from_millis(WAIT_MS_MAX);
 
 /// How long to wait for locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,16 +78,34 @@ impl LockRequest {
     }
 }
 
-/// A request that is open. Dropping it releases or cancels it.
+/// A request that is open. Dropping it releases or cancels it, unless it has ended.
 struct Open {
     shared: Arc<Shared>,
     id: RequestId,
+    seen: watch::Receiver<Seen>,
+    /// It is known to have ended, or is being released.
+    is_over: AtomicBool,
+}
+
+impl Open {
+    /// Releases it, once. `done` is told when that has happened, or is not needed.
+    fn release(&self, done: Option<oneshot::Sender<()>>) {
+        let has_ended = matches!(self.seen.borrow().progress, Progress::TimedOut | Progress::Lost(_));
+        if !self.is_over.swap(true, Ordering::AcqRel) && !has_ended {
+            self.shared.releases.add(self.id, done);
+        }
+    }
+
+    /// The cluster has refused it.
+    fn refused(&self) {
+        self.is_over.store(true, Ordering::Release);
+    }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
+        self.release(None);
         self.shared.requests.remove(self.id);
-        self.shared.releases.add(self.id, None);
     }
 }
 
@@ -89,7 +113,6 @@ impl Drop for Open {
 pub struct Held {
     open: Open,
     token: Token,
-    seen: watch::Receiver<Seen>,
     life: Arc<Life>,
 }
 
@@ -107,6 +130,30 @@ impl Validity {
     pub fn holds(&self) -> bool {
         matches!(self.seen.borrow().progress, Progress::Held(_)) && Instant::now() < self.life.until()
     }
+
+    /// Why they are lost, if this instance knows that they are.
+    #[must_use]
+    pub fn loss(&self) -> Option<Loss> {
+        match &self.seen.borrow().progress {
+            Progress::Lost(loss) => Some(loss.clone()),
+            _ => None,
+        }
+    }
+
+    /// Waits until they are lost. Cancel safe.
+    pub async fn lost(&mut self) -> Loss {
+        let lost = self.seen.wait_for(|seen| matches!(seen.progress, Progress::Lost(_))).await;
+        match lost.map(|seen| seen.progress.clone()) {
+            Ok(Progress::Lost(loss)) => loss,
+            _ => Loss::Unknown,
+        }
+    }
+
+    /// Waits until the holder is asked to release them, or they are lost. Returns the reason that was given. Cancel safe.
+    pub async fn revoked(&mut self) -> Option<Arc<str>> {
+        let is_over = |seen: &Seen| seen.revoked.is_some() || matches!(seen.progress, Progress::Lost(_));
+        self.seen.wait_for(is_over).await.ok().and_then(|seen| seen.revoked.clone())
+    }
 }
 
 impl Held {
@@ -119,37 +166,19 @@ impl Held {
     /// Tells whether they are still held.
     #[must_use]
     pub fn validity(&self) -> Validity {
-        Validity { seen: self.seen.clone(), life: Arc::clone(&self.life) }
+        Validity { seen: self.open.seen.clone(), life: Arc::clone(&self.life) }
     }
 
-    /// Waits until they are lost. Cancel safe.
-    pub async fn lost(&mut self) -> Loss {
-        let lost = self.seen.wait_for(|seen| matches!(seen.progress, Progress::Lost(_))).await;
-        match lost.map(|seen| seen.progress.clone()) {
-            Ok(Progress::Lost(loss)) => loss,
-            _ => Loss::Unknown,
-        }
+    /// Releases them now, without waiting for that, although it is not dropped yet.
+    pub fn give_up(&self) {
+        self.open.release(None);
     }
 
-    /// Why they are lost, if this instance knows that they are.
-    #[must_use]
-    pub fn loss(&self) -> Option<Loss> {
-        match &self.seen.borrow().progress {
-            Progress::Lost(loss) => Some(loss.clone()),
-            _ => None,
-        }
-    }
-
-    /// Waits until the holder is asked to release them, or they are lost. Returns the reason that was given. Cancel safe.
-    pub async fn revoked(&mut self) -> Option<Arc<str>> {
-        let is_over = |seen: &Seen| seen.revoked.is_some() || matches!(seen.progress, Progress::Lost(_));
-        self.seen.wait_for(is_over).await.ok().and_then(|seen| seen.revoked.clone())
-    }
-
-    /// Releases them, and waits until that has happened. If the future is dropped, they are released all the same.
+    /// Releases them, and waits until that has happened or they are lost. If the future is dropped, they are released all the
+    /// same.
     pub async fn release(self) {
         let (done, waiting) = oneshot::channel();
-        self.open.shared.releases.add(self.open.id, Some(done));
+        self.open.release(Some(done));
         let _ = waiting.await;
     }
 }
@@ -161,42 +190,59 @@ impl Engine {
     /// See [`AcquireError`]: the locks are not held, and will not be.
     pub async fn acquire(&self, request: &LockRequest) -> Result<Held, AcquireError> {
         let now = Instant::now();
-        let deadline = match request.wait {
-            Wait::For(wait) => Some(now + wait),
-            Wait::Try | Wait::Forever => None,
+        let (deadline, answered_by) = match request.wait {
+            Wait::Try => (None, now + TRY_TIMEOUT),
+            Wait::For(wait) => {
+                let deadline = now + wait.min(WAIT_MAX);
+                (Some(deadline), deadline)
+            }
+            Wait::Forever => (None, now + COMMAND_TIMEOUT),
         };
-        let answered_by = deadline.unwrap_or(now + COMMAND_TIMEOUT);
         let own = self.0.sessions.get(answered_by).await?;
         if self.0.requests.len() >= SESSION_REQUESTS_MAX {
             return Err(CommandError::Refused(Refusal::TooMany).into());
         }
         let id = own.next_request();
-        let mut seen = self.0.requests.add(id);
-        let open = Open { shared: Arc::clone(&self.0), id };
+        let seen = self.0.requests.add(id);
+        let open = Open { shared: Arc::clone(&self.0), id, seen: seen.clone(), is_over: AtomicBool::new(false) };
         let operation = Operation::Acquire(request.command(id, deadline));
         match self.0.execute_by(operation, answered_by).await {
             Ok(Outcome::Granted(granted)) => self.0.requests.note(id, Progress::Held(Token(granted.token))),
             Ok(Outcome::Waiting(_)) => self.0.requests.note(id, Progress::Waiting),
             Ok(_) => return Err(CommandError::Unreadable.into()),
-            Err(CommandError::Refused(Refusal::NotAvailable)) => return Err(AcquireError::NotAvailable),
-            Err(CommandError::Refused(Refusal::NoSession)) => return Err(AcquireError::SessionLost),
-            // It was granted or waited with an earlier attempt, and ended meanwhile.
-            Err(CommandError::Refused(Refusal::Finished)) if request.wait != Wait::Try => {
-                return Err(AcquireError::TimedOut);
+            Err(CommandError::Refused(refusal)) => {
+                open.refused();
+                return Err(match refusal {
+                    Refusal::NotAvailable => AcquireError::NotAvailable,
+                    Refusal::NoSession => AcquireError::SessionLost,
+                    // It was granted or waited with an earlier attempt, and ended meanwhile.
+                    Refusal::Finished if request.wait == Wait::Try => AcquireError::NotAvailable,
+                    Refusal::Finished => AcquireError::TimedOut,
+                    refusal => CommandError::Refused(refusal).into(),
+                });
             }
-            Err(CommandError::Refused(Refusal::Finished)) => return Err(AcquireError::NotAvailable),
             Err(problem) => return Err(problem.into()),
         }
-        let is_decided = |seen: &Seen| !matches!(seen.progress, Progress::Sent | Progress::Waiting);
-        let decided = async { seen.wait_for(is_decided).await.map(|seen| seen.progress.clone()) };
-        let progress = match deadline {
-            Some(deadline) => timeout_at(deadline, decided).await.unwrap_or(Ok(Progress::TimedOut)),
-            None => decided.await,
-        };
-        match progress {
-            Ok(Progress::Held(token)) => Ok(Held { open, token, seen, life: own.life }),
-            Ok(Progress::TimedOut) => Err(AcquireError::TimedOut),
-            _ => Err(AcquireError::SessionLost),
+        match decided(seen, deadline).await {
+            Progress::Held(token) => Ok(Held { open, token, life: own.life }),
+            Progress::Lost(Loss::SessionLost) => Err(AcquireError::SessionLost),
+            // What happened is not known if notices were missed.
+            Progress::Lost(Loss::Unknown) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                Err(AcquireError::TimedOut)
+            }
+            Progress::Lost(loss) => Err(AcquireError::Lost(loss)),
+            Progress::TimedOut | Progress::Sent | Progress::Waiting => Err(AcquireError::TimedOut),
         }
     }
+}
+
+/// Waits until a request is granted or has ended, or until this time.
+async fn decided(mut seen: watch::Receiver<Seen>, deadline: Option<Instant>) -> Progress {
+    let is_decided = |seen: &Seen| !matches!(seen.progress, Progress::Sent | Progress::Waiting);
+    let decided = async { seen.wait_for(is_decided).await.map(|seen| seen.progress.clone()) };
+    let decided = match deadline {
+        Some(deadline) => timeout_at(deadline, decided).await.unwrap_or(Ok(Progress::TimedOut)),
+        None => decided.await,
+    };
+    decided.unwrap_or(Progress::Lost(Loss::SessionLost))
 }

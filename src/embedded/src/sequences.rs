@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crossdock_cluster::RequestError;
 use crossdock_coordination::command::TakeNumbers;
 use crossdock_coordination::limits::NUMBERS_MAX;
 use crossdock_coordination::{Operation, Outcome};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::engine::{COMMAND_TIMEOUT, Shared};
 use crate::error::CommandError;
@@ -27,10 +28,15 @@ pub(crate) async fn next(shared: &Arc<Shared>, sequence: &str) -> Number {
         } else {
             waiting.insert(sequence.to_owned(), vec![sender]);
             // It goes on for the others if this caller does not wait any longer.
-            tokio::spawn(take(Arc::clone(shared), sequence.to_owned()));
+            shared.runtime.spawn(take(Arc::clone(shared), sequence.to_owned()));
         }
     }
-    number.await.unwrap_or(Err(CommandError::TimedOut))
+    // Its command may be sent after another one.
+    match timeout(2 * COMMAND_TIMEOUT, number).await {
+        Ok(Ok(number)) => number,
+        Ok(Err(_)) => Err(RequestError::Ended.into()),
+        Err(_) => Err(CommandError::TimedOut),
+    }
 }
 
 /// Takes numbers until nobody waits for one.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crossdock_cluster::RequestError;
 use crossdock_coordination::command::{CloseSession, KeepAlive, OpenSession};
+use crossdock_coordination::limits::TTL_MS;
 use crossdock_coordination::{Event, Operation, Outcome, RequestId, SessionId, View};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -16,6 +17,8 @@ use crate::error::CommandError;
 /// The session is given up if it is not known to live for this part of its time to live: the cluster lets it expire a little
 /// later.
 const GIVE_UP_AFTER: f64 = 0.9;
+/// Time until a session is opened again after the cluster has refused it.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a session may take to be closed when the instance stops.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -94,6 +97,11 @@ impl Sessions {
         }
     }
 
+    /// The time to live of a session.
+    fn ttl(&self) -> Duration {
+        self.options.ttl.min(Duration::from_millis(*TTL_MS.end()))
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         matches!(&*self.current.borrow(), Current::Open(_))
     }
@@ -148,11 +156,19 @@ impl Sessions {
 pub(crate) async fn keep(shared: Arc<Shared>) {
     while !shared.sessions.is_over() {
         let opened = Instant::now();
-        let Some(id) = open(&shared).await else {
-            sleep(RETRY_INTERVAL).await;
-            continue;
+        let id = match open(&shared).await {
+            Ok(Some(id)) => id,
+            Ok(None) => {
+                sleep(RETRY_INTERVAL).await;
+                continue;
+            }
+            Err(problem) => {
+                tracing::error!(%problem, "cannot open a session with the cluster; trying again");
+                sleep(REFUSED_INTERVAL).await;
+                continue;
+            }
         };
-        let known_until = opened + shared.sessions.options.ttl.mul_f64(GIVE_UP_AFTER);
+        let known_until = opened + shared.sessions.ttl().mul_f64(GIVE_UP_AFTER);
         let life = Arc::new(Life::new(opened, known_until));
         let own = Own { id, next_number: Arc::new(AtomicU64::new(1)), life: Arc::clone(&life) };
         let is_open = shared.sessions.current.send_if_modified(|current| {
@@ -172,29 +188,36 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         if !shared.sessions.is_over() {
             shared.sessions.lost.fetch_add(1, Ordering::Relaxed);
             tracing::error!(session = %id, "session with the cluster lost, with everything that this instance held");
+            // It may not have expired: what it holds and waits for is nobody's.
+            close_until_done(&shared, id).await;
         }
     }
 }
 
-async fn open(shared: &Shared) -> Option<SessionId> {
-    let Options { ttl, label } = &shared.sessions.options;
+/// Closes a session, as soon as the cluster executes that.
+async fn close_until_done(shared: &Shared, id: SessionId) {
+    let close = || proposal(Operation::CloseSession(CloseSession { session: id.0 })).reserved();
+    while let Err(problem) = shared.replica.propose_as(close()).await {
+        if problem == RequestError::Ended {
+            return;
+        }
+        sleep(RETRY_INTERVAL).await;
+    }
+}
+
+/// Opens a session; `None` if the cluster does not answer, and an error if it refuses.
+async fn open(shared: &Shared) -> Result<Option<SessionId>, CommandError> {
+    let (ttl, label) = (shared.sessions.ttl(), &shared.sessions.options.label);
     let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
     let open = Operation::OpenSession(OpenSession { ttl_ms, label: label.clone() });
     // If the outcome is unknown, a session that nobody uses expires.
-    let (zxid, answer) = shared.replica.propose_as(proposal(open)).await.ok()?;
-    match outcome(Ok(answer)) {
-        Ok(Outcome::Done(_)) => Some(SessionId(zxid.to_u64())),
-        Ok(_) => None,
-        Err(problem) => {
-            tracing::error!(%problem, "cannot open a session with the cluster");
-            None
-        }
-    }
+    let Ok((zxid, answer)) = shared.replica.propose_as(proposal(open)).await else { return Ok(None) };
+    outcome(Ok(answer)).map(|_| Some(SessionId(zxid.to_u64())))
 }
 
 /// Keeps a session alive until it is lost. Its time counts from when a command was sent, which is before the cluster counts.
 async fn keep_alive(shared: &Shared, id: SessionId, life: &Life) {
-    let ttl = shared.sessions.options.ttl;
+    let ttl = shared.sessions.ttl();
     let mut next = life.opened + ttl / 3;
     let mut current = shared.sessions.current.subscribe();
     loop {
@@ -224,17 +247,10 @@ async fn keep_alive(shared: &Shared, id: SessionId, life: &Life) {
 pub(crate) async fn close(shared: &Shared) {
     let current = shared.sessions.current.send_replace(Current::Over);
     let Current::Open(own) = current else { return };
-    let close = || Operation::CloseSession(CloseSession { session: own.id.0 });
-    let closing = async {
-        while let Err(problem) = shared.replica.propose_as(proposal(close()).reserved()).await {
-            if problem == RequestError::Ended {
-                return;
-            }
-            sleep(RETRY_INTERVAL).await;
-        }
-    };
+    // Before another instance may be granted anything.
+    shared.requests.end_session(own.id);
+    let closing = close_until_done(shared, own.id);
     if timeout(CLOSE_TIMEOUT, closing).await.is_err() {
         tracing::warn!(session = %own.id, "session with the cluster not closed; it expires");
     }
-    shared.requests.end_session(own.id);
 }

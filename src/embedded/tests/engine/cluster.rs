@@ -21,6 +21,7 @@ struct Instance {
 }
 
 pub(crate) struct Cluster {
+    ttl: Duration,
     settings: Vec<Settings>,
     instances: Vec<Option<Instance>>,
     _folder: TempDir,
@@ -45,21 +46,26 @@ fn settings(count: u64, folder: &Path) -> Vec<Settings> {
     members.keys().map(one).collect()
 }
 
-fn start(settings: &Settings) -> Instance {
+fn start(settings: &Settings, ttl: Duration) -> Instance {
     let mut machines = Machines::new();
     let published = add(&mut machines);
     let node = Node::start(settings, machines).expect("an instance");
-    let options = Options { ttl: TTL, label: format!("instance {}", settings.id) };
+    let options = Options { ttl, label: format!("instance {}", settings.id) };
     let (engine, running) = Engine::start(node.replica(&published), options).expect("a thread");
     Instance { node, engine, running }
 }
 
 impl Cluster {
     pub(crate) async fn start(count: u64) -> Self {
+        Self::start_with(count, TTL).await
+    }
+
+    /// With another time to live of sessions.
+    pub(crate) async fn start_with(count: u64, ttl: Duration) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let settings = settings(count, folder.path());
-        let instances = settings.iter().map(|settings| Some(start(settings))).collect();
-        let cluster = Self { settings, instances, _folder: folder };
+        let instances = settings.iter().map(|settings| Some(start(settings, ttl))).collect();
+        let cluster = Self { ttl, settings, instances, _folder: folder };
         cluster.leader().await;
         cluster
     }
@@ -96,7 +102,7 @@ impl Cluster {
     }
 
     pub(crate) async fn restart(&mut self, at: usize) {
-        self.instances[at] = Some(start(&self.settings[at]));
+        self.instances[at] = Some(start(&self.settings[at], self.ttl));
         self.leader().await;
     }
 

@@ -69,11 +69,11 @@ async fn the_locks_of_a_lost_instance_are_free_after_its_session() {
     let leader = cluster.leader().await;
     let (follower, other) = ((leader + 1) % 3, (leader + 2) % 3);
     for lost in [follower, leader] {
-        let mut held = in_time(cluster.engine(lost).acquire(&exclusive("a", Wait::Forever))).await.expect("a lock");
+        let held = in_time(cluster.engine(lost).acquire(&exclusive("a", Wait::Forever))).await.expect("a lock");
         let token = held.token();
         let begun = std::time::Instant::now();
         cluster.kill(lost);
-        assert_eq!(in_time(held.lost()).await, Loss::SessionLost, "its own handle is told");
+        assert_eq!(in_time(held.validity().lost()).await, Loss::SessionLost, "its own handle is told");
         let next = in_time(cluster.engine(other).acquire(&exclusive("a", Wait::Forever))).await.expect("a lock");
         let took = begun.elapsed();
         assert!(next.token() > token);
@@ -88,18 +88,18 @@ async fn the_locks_of_a_lost_instance_are_free_after_its_session() {
 async fn holders_are_told_who_takes_their_lock() {
     let cluster = Cluster::start(1).await;
     let engine = cluster.engine(0);
-    let mut held = in_time(engine.acquire(&exclusive("a", Wait::Try))).await.expect("a lock");
+    let held = in_time(engine.acquire(&exclusive("a", Wait::Try))).await.expect("a lock");
     assert_eq!(engine.revoke_lock("a", "maintenance").await, Ok(1));
-    assert_eq!(in_time(held.revoked()).await.as_deref(), Some("maintenance"));
+    assert_eq!(in_time(held.validity().revoked()).await.as_deref(), Some("maintenance"));
     assert!(held.validity().holds(), "the holder decides");
     let steal = LockRequest { steal: Some("night shift".to_owned()), ..exclusive("a", Wait::Try) };
-    let mut thief = in_time(engine.acquire(&steal)).await.expect("a lock");
-    assert_eq!(in_time(held.lost()).await, Loss::Broken("night shift".into()));
+    let thief = in_time(engine.acquire(&steal)).await.expect("a lock");
+    assert_eq!(in_time(held.validity().lost()).await, Loss::Broken("night shift".into()));
     assert_eq!(engine.break_lock("a", "again").await, Ok(1));
-    assert_eq!(in_time(thief.lost()).await, Loss::Broken("again".into()));
+    assert_eq!(in_time(thief.validity().lost()).await, Loss::Broken("again".into()));
     let short = LockRequest { hold: Some(Duration::from_millis(100)), ..exclusive("a", Wait::Try) };
-    let mut held = in_time(engine.acquire(&short)).await.expect("a lock");
-    assert_eq!(in_time(held.lost()).await, Loss::HoldExpired);
+    let held = in_time(engine.acquire(&short)).await.expect("a lock");
+    assert_eq!(in_time(held.validity().lost()).await, Loss::HoldExpired);
     cluster.stop().await;
 }
 
@@ -179,5 +179,60 @@ async fn no_cancelled_request_becomes_an_orphan() {
     for at in 0..3 {
         cluster.until(at, |state| state.locks.iter().next().is_none()).await;
     }
+    cluster.stop().await;
+}
+
+/// An instance without a quorum gives its session up before the cluster lets it expire.
+#[tokio::test]
+async fn what_was_given_up_during_an_outage_is_free_after_it() {
+    let ttl = Duration::from_secs(3);
+    let mut cluster = Cluster::start_with(3, ttl).await;
+    let engine = cluster.engine(0);
+    let held = in_time(engine.acquire(&exclusive("a", Wait::Try))).await.expect("a lock");
+    let waiting = {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.acquire(&exclusive("a", Wait::Forever)).await.map(drop) })
+    };
+    cluster.until(0, |state| state.locks.get("a").is_some_and(|lock| lock.counts() == (1, 1))).await;
+    cluster.kill(1);
+    cluster.kill(2);
+    assert_eq!(in_time(held.validity().lost()).await, Loss::SessionLost);
+    drop(held);
+    assert_eq!(in_time(waiting).await.expect("a task"), Err(AcquireError::SessionLost));
+    cluster.restart(1).await;
+    cluster.restart(2).await;
+    let begun = std::time::Instant::now();
+    // The next session of the instance comes after the last one was closed.
+    let next = in_time(engine.acquire(&exclusive("a", Wait::Forever))).await.expect("a lock");
+    assert!(begun.elapsed() < ttl / 2, "it took {:?}", begun.elapsed());
+    next.release().await;
+    cluster.until(1, |state| state.locks.iter().next().is_none()).await;
+    cluster.stop().await;
+}
+
+#[test]
+fn a_sequence_goes_on_after_the_runtime_of_a_caller_has_ended() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let main = runtime();
+    let cluster = main.block_on(Cluster::start(1));
+    let engine = cluster.engine(0);
+    let short = runtime();
+    short.block_on(async {
+        let mut number = std::pin::pin!(engine.next_number("orders"));
+        let polled = std::future::poll_fn(|context| std::task::Poll::Ready(number.as_mut().poll(context)));
+        assert!(polled.await.is_pending());
+    });
+    drop(short);
+    main.block_on(async {
+        assert!(in_time(engine.next_number("orders")).await.is_ok());
+        cluster.stop().await;
+    });
+}
+
+#[tokio::test]
+async fn the_longest_waits_are_limited() {
+    let cluster = Cluster::start(1).await;
+    let engine = cluster.engine(0);
+    assert!(in_time(engine.acquire(&exclusive("a", Wait::For(Duration::MAX)))).await.is_ok());
     cluster.stop().await;
 }
