@@ -1,6 +1,7 @@
 //! Locks of routes, on the instances of a cluster.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -98,6 +99,23 @@ fn a_service_that_does_not_check_the_token_loses_an_update() {
     let (value, rejected) = pause_a_holder(&Counter::start(false));
     // The late write has set it back to 2.
     assert_eq!((value, rejected), (3, 0));
+}
+
+#[test]
+fn a_caller_that_leaves_does_not_free_the_lock_before_the_call_ends() {
+    let counter = Counter::start(true);
+    let instances = cluster(&counter);
+    counter.hold_next_write();
+    let mut caller = TcpStream::connect(instances[0].public()).expect("a connection");
+    caller.write_all(b"POST /locked HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").expect("a request");
+    until("the write to be on its way", || counter.is_held());
+    drop(caller);
+    for _ in 0..5 {
+        assert_eq!(count(&instances[1], "/busy").status, 503, "the service may still carry it out");
+    }
+    counter.let_go();
+    until("the lock to be free", || count(&instances[1], "/busy").status == 204);
+    assert_eq!(counter.state(), (1, 0));
 }
 
 #[test]

@@ -62,6 +62,9 @@ pub enum ApplyError {
     /// The settings of an open listener have changed.
     #[error("the settings of listener `{0}` have changed: they take effect after a restart")]
     ListenerChanged(String),
+    /// `cluster:` was added or removed.
+    #[error("`cluster` was added to crossdock.yaml, or removed: that takes effect after a restart")]
+    ClusterChanged,
     /// A service cannot be opened.
     #[error("service `{name}`: {source}")]
     Service {

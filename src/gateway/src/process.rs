@@ -25,7 +25,7 @@ pub(crate) use fault_log::{FaultLog, Place};
 pub(crate) use fence::{Fence, lost};
 pub(crate) use key_queues::{KeyLock, KeyQueues, Ticket, predecessor_redelivered};
 pub(crate) use listeners::Listeners;
-pub(crate) use singletons::{Singletons, Turn};
+pub(crate) use singletons::Singletons;
 
 use health::Registry;
 use permits::Permits;

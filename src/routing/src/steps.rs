@@ -219,8 +219,16 @@ impl Step {
     /// Whether a message that follows these steps may be sent more than once.
     #[must_use]
     pub fn fan_out(steps: &[Self]) -> bool {
-        // Branches are followed concurrently, or once for each part.
-        Self::calls(steps).len() > 1 || steps.iter().any(|step| matches!(step.flow(), Flow::Branches(_)))
+        Self::calls(steps).len() > 1 || Self::has_branches(steps)
+    }
+
+    /// Whether some of these steps, nested ones included, are followed concurrently, or once for each part.
+    fn has_branches(steps: &[Self]) -> bool {
+        steps.iter().any(|step| match step.flow() {
+            Flow::Branches(_) => true,
+            Flow::Chooses { blocks, .. } => blocks.iter().any(|block| Self::has_branches(block.steps)),
+            Flow::Continues | Flow::Calls(_) | Flow::Copies | Flow::Ends => false,
+        })
     }
 
     /// The services that these steps call and wait for, each once, by position in the plan.
@@ -263,5 +271,16 @@ mod tests {
         let table = format!("| step | does |\n| --- | --- |\n{}\n", rows.collect::<String>());
         let readme = include_str!("../README.md");
         assert!(readme.contains(&table), "README.md must contain this table:\n{table}");
+    }
+
+    #[test]
+    fn a_split_under_a_lock_fans_out() {
+        let names = crate::expression::Names::default();
+        let items = crate::expression::Expression::compile("[1, 2]", &names).expect("an expression");
+        let split = SplitStep { items, name: "item".into(), at_once: 1, steps: Vec::new() };
+        let mode = LockMode::Exclusive;
+        let wait = std::time::Duration::ZERO;
+        let lock = LockStep { names: Vec::new(), wait, lease: None, mode, steps: vec![Step::Split(split)] };
+        assert!(Step::fan_out(&[Step::Lock(lock)]), "an attempt after a failure must recognize what was sent");
     }
 }

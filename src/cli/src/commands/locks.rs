@@ -167,7 +167,7 @@ fn print_locks(body: &Value) {
     }
     print_columns(&rows);
     for broken in body["broken"].as_array().into_iter().flatten().rev().take(5) {
-        let count = broken["holders"].as_array().map_or(0, Vec::len);
+        let count = text(&broken["holders_count"]);
         println!("taken away: {} from {count}: {}", text(&broken["lock"]), text(&broken["reason"]));
     }
 }

@@ -38,6 +38,10 @@ pub(crate) struct ReloadRoutes;
 impl Routes {
     /// Creates the next generation: every step that can fail, before anything changes.
     fn prepare(&self, config: Config) -> Result<Generation, ApplyError> {
+        // Locks would be refused message by message.
+        if config.cluster.is_some() != self.process.coordination.is_some() {
+            return Err(ApplyError::ClusterChanged);
+        }
         let number = self.current.load().number + 1;
         let mut generation =
             Generation::new(number, config.plan, config.listeners, config.limits, &self.stats, &self.process);

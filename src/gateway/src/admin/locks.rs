@@ -123,7 +123,7 @@ fn request_json(view: &View, id: RequestId, mode: Mode, request: &Request) -> Va
 fn broken_json(zxid: u64, broken: &Broken) -> Value {
     let holders: Vec<_> =
         broken.holders.iter().map(|id| json!({ "session": id.session.0, "number": id.number })).collect();
-    json!({ "zxid": zxid, "lock": &*broken.lock, "time_ms": broken.time, "reason": &*broken.reason, "holders": holders })
+    json!({ "zxid": zxid, "lock": &*broken.lock, "time_ms": broken.time, "reason": &*broken.reason, "holders_count": broken.count, "holders": holders })
 }
 
 /// A request of an operator about the holders of a lock.
@@ -205,7 +205,7 @@ pub(super) async fn hold(
         let status = match problem {
             AcquireError::NotAvailable | AcquireError::TimedOut => 409,
             AcquireError::Command(CommandError::Refused(_)) => 400,
-            AcquireError::SessionLost | AcquireError::Command(_) => 503,
+            AcquireError::SessionLost | AcquireError::Lost(_) | AcquireError::Command(_) => 503,
         };
         (status, problem.to_string())
     })?;
@@ -213,7 +213,7 @@ pub(super) async fn hold(
     Ok(futures_util::stream::unfold(Holding::Granted(held, first), |state| async {
         match state {
             Holding::Granted(held, first) => Some((Ok(first), Holding::Held(held))),
-            Holding::Held(mut held) => match timeout(ALIVE_INTERVAL, held.lost()).await {
+            Holding::Held(held) => match timeout(ALIVE_INTERVAL, held.validity().lost()).await {
                 Err(_) => Some((Ok(line(&json!({}))), Holding::Held(held))),
                 Ok(loss) => Some((Ok(line(&json!({ "lost": loss.to_string() }))), Holding::Over)),
             },

@@ -22,7 +22,7 @@ use super::counted::Counted;
 use super::shards::Shards;
 use super::steps::{Budget, Run};
 use crate::generation::{CurrentGeneration, Generation};
-use crate::process::{Fence, Place, ProcessState, Turn};
+use crate::process::{Fence, Place, ProcessState};
 use crate::stats::{Phases, Stats};
 
 /// Opens an ingress for each data arbiter.
@@ -112,12 +112,12 @@ impl DataArbiter {
         let params: Record = bound.map(|(name, range)| (name.clone(), Value::from(&head.path[range]))).collect();
         let shards = self.shards(&generation)?;
         let owner_lock = route.owner_locks.get(found.entry).and_then(Option::as_ref);
-        let turn = owner_lock.map(|lock| self.process.singletons.begin(lock)).transpose()?;
+        let fence = owner_lock.map(|lock| self.process.singletons.begin(lock)).transpose()?;
         Ok(Admission {
             entry: Arc::clone(entry),
             params,
             request_headers: Arc::clone(&route.headers.request),
-            exchange: Box::new(RouteExchange { shards, route: found.route, entry: found.entry, turn }),
+            exchange: Box::new(RouteExchange { shards, route: found.route, entry: found.entry, fence }),
         })
     }
 }
@@ -190,7 +190,7 @@ pub(super) struct RouteExchange {
     pub(super) route: usize,
     pub(super) entry: usize,
     /// The lock of the entry, if one instance of the cluster reads it at a time.
-    pub(super) turn: Option<(Fence, Turn)>,
+    pub(super) fence: Option<Fence>,
 }
 
 impl Exchange for RouteExchange {
@@ -248,7 +248,7 @@ impl RouteExchange {
         let deadline = route.policies.deadline.of(&request.message, now);
         let budget = Mutex::new(Budget::new(deadline));
         let mut run = Run::new(&self.shards, route, &request, entry.cancels(), &budget, deadline, now);
-        run.under(self.turn.as_ref().map(|(fence, _)| fence.clone()));
+        run.under(self.fence.clone());
         let outcome = run.execute().await;
         let phases = run.phases(Instant::now());
         run.discard();

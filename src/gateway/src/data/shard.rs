@@ -23,6 +23,7 @@ use tracing::Instrument as _;
 
 use super::picker::{Outstanding, Picker};
 use crate::generation::ServiceShare;
+use crate::process::Fence;
 use crate::process::health::{Failure, verdict};
 use in_flight::InFlight;
 use members::{Member, Members};
@@ -51,6 +52,8 @@ pub(crate) struct CallRequest {
     /// The reply headers to return.
     pub(crate) carry: Arc<[ByteString]>,
     pub(crate) deadline: Instant,
+    /// The lock under which it is made, which is held until it has ended.
+    pub(crate) fence: Option<Fence>,
 }
 
 /// The actor. It only spawns a task per call, so that a failing call does not affect it.
@@ -196,6 +199,9 @@ impl ShardState {
                 return Err(last_fault.unwrap_or_else(|| {
                     self.with_service_name(Fault::new(Code::DeadlineExceeded, "DEADLINE", message))
                 }));
+            }
+            if let Some(fence) = &call.fence {
+                fence.check()?;
             }
             let fault = match self.attempt(call, failed_at.as_ref(), now).await {
                 Ok(reply) => return Ok(reply),

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::shard::{Call, CallRequest, DispatchCall, ServiceShard, ShardState};
 use crate::generation::Generation;
+use crate::process::Fence;
 
 /// The maximum number of restarts within [`RESTART_WINDOW`]; then an actor stays down.
 const RESTARTS_MAX: usize = 10;
@@ -70,7 +71,7 @@ impl Shards {
         message: Message,
         carry: &Arc<[ByteString]>,
         deadline: Instant,
-        cancels: Cancels,
+        (cancels, fence): (Cancels, Option<Fence>),
     ) -> Result<oneshot::Receiver<Result<Message, Fault>>, Fault> {
         let share = &self.generation.services[plan.service];
         let Ok(permit) = Arc::clone(&share.permits).try_acquire_owned() else {
@@ -90,6 +91,7 @@ impl Shards {
             message,
             carry: Arc::clone(carry),
             deadline,
+            fence,
         };
         let call = DispatchCall(Box::new(Call { reply, permit, request }));
         let handle = &self.handles[plan.service];

@@ -235,9 +235,6 @@ impl<'a> Run<'a> {
             // Both were validated when they were set.
             let _ = message.headers.set(name.clone(), value.clone());
         }
-        if let Some(fence) = &self.fence {
-            fence.mark(&mut message);
-        }
         message
     }
 
@@ -267,12 +264,16 @@ impl<'a> Run<'a> {
             // Boxed, to keep the future of the common short case small.
             Box::pin(self.prepare(plan, &mut message)).await?;
         }
+        // Not before: it is another token in each attempt to process the message, which must be recognized.
         if let Some(fence) = &self.fence {
-            fence.check()?;
+            fence.mark(&mut message);
         }
         let started = Instant::now();
         self.first_call.get_or_insert(started);
-        let answer = self.shards.call(plan, message, &self.route.headers.response, self.deadline, self.cancels)?;
+        // A service may go on with a cancelled call, beside the next holder of the lock.
+        let cancels = if self.fence.is_some() { Cancels::Never } else { self.cancels };
+        let calling = (cancels, self.fence.clone());
+        let answer = self.shards.call(plan, message, &self.route.headers.response, self.deadline, calling)?;
         let result = answer.await;
         self.processing += started.elapsed();
         // The sender is dropped only if the actor panicked before it started a task for the call.

@@ -6,22 +6,34 @@ use crossdock_coordination::Token;
 use crossdock_embedded::{Held, Loss, Validity};
 use crossdock_message::{ByteString, Code, Fault, Message};
 
+use super::singletons::Turn;
+
 /// The header with the fencing token.
 const HEADER: ByteString = ByteString::from_static("crossdock-fence");
 
-/// A lock that is held.
+/// A lock that is held. It is released once the last clone is dropped: each call under it has one until it ends, even if its
+/// caller has left, so that the next holder does not overlap with it.
 #[derive(Clone)]
 pub(crate) struct Fence {
     token: ByteString,
     validity: Validity,
+    _held: Arc<Held>,
     /// The lock that was held before.
     outer: Option<Arc<Fence>>,
+    /// The message is one of an entry that one instance reads at a time.
+    _turn: Option<Arc<Turn>>,
 }
 
 impl Fence {
-    pub(crate) fn new(held: &Held, outer: Option<Self>) -> Self {
+    pub(crate) fn new(held: &Arc<Held>, outer: Option<Self>) -> Self {
         let Token(token) = held.token();
-        Self { token: token.to_string().into(), validity: held.validity(), outer: outer.map(Arc::new) }
+        let (validity, outer) = (held.validity(), outer.map(Arc::new));
+        Self { token: token.to_string().into(), validity, _held: Arc::clone(held), outer, _turn: None }
+    }
+
+    /// The fence of a message of an entry that one instance reads at a time.
+    pub(super) fn with_turn(self, turn: Turn) -> Self {
+        Self { _turn: Some(Arc::new(turn)), ..self }
     }
 
     /// The fence without this lock.
@@ -40,7 +52,7 @@ impl Fence {
         self.validity.holds() && self.outer.as_ref().is_none_or(|outer| outer.holds())
     }
 
-    /// Checks the locks before a call: after a pause, they may be lost without a notice.
+    /// Checks the locks before an attempt of a call: after a pause, they may be lost without a notice.
     ///
     /// # Errors
     /// ABORTED if one is lost.

@@ -84,7 +84,7 @@ impl Singletons {
     ///
     /// # Errors
     /// UNAVAILABLE if another instance reads the entry.
-    pub(crate) fn begin(&self, name: &ByteString) -> Result<(Fence, Turn), Fault> {
+    pub(crate) fn begin(&self, name: &ByteString) -> Result<Fence, Fault> {
         let all = self.lock();
         let singleton = all.get(name).map(|(singleton, _)| singleton);
         let fence = singleton.and_then(|singleton| {
@@ -92,7 +92,7 @@ impl Singletons {
             // Counted before the lock can be given up.
             let owned = fence.clone().filter(Fence::holds)?;
             singleton.in_flight.fetch_add(1, Ordering::AcqRel);
-            Some((owned, Turn(Arc::clone(singleton))))
+            Some(owned.with_turn(Turn(Arc::clone(singleton))))
         });
         fence.ok_or_else(|| {
             let message = "another instance of the cluster reads this entry";
@@ -133,39 +133,35 @@ async fn compete(engine: Engine, name: ByteString, singleton: Arc<Singleton>) {
 }
 
 /// Reads an entry until its lock is lost, asked for, or the entry is removed, which is returned.
-async fn own(mut held: Held, name: &ByteString, singleton: &Singleton) -> bool {
+async fn own(held: Held, name: &ByteString, singleton: &Singleton) -> bool {
+    let mut validity = held.validity();
+    let held = Arc::new(held);
     *singleton.fence() = Some(Fence::new(&held, None));
     tracing::info!(entry = %name, token = %held.token(), "this instance reads the entry now");
     let removed = tokio::select! {
         () = singleton.removed.notified() => true,
-        reason = held.revoked() => {
+        reason = validity.revoked() => {
             tracing::info!(entry = %name, reason = reason.as_deref(), "the entry is given to another instance");
             false
         }
     };
     // From here on, no message of it begins.
     *singleton.fence() = None;
-    if held.validity().holds() {
-        let until = Instant::now() + HAND_OVER_TIMEOUT;
-        let drained = async {
-            // Until then, the adapter may still have messages that it has to give back.
-            sleep(NOTICE_TIME).await;
-            while singleton.in_flight.load(Ordering::Acquire) > 0 {
-                sleep(DRAIN_INTERVAL).await;
-            }
-        };
-        tokio::select! {
-            drained = timeout_at(until, drained) => if drained.is_err() {
-                tracing::warn!(entry = %name, "messages of the entry are in flight for too long; it is given away");
-            },
-            _ = held.lost() => {}
+    let until = Instant::now() + HAND_OVER_TIMEOUT;
+    let drained = async {
+        // Until then, the adapter may still have messages that it has to give back.
+        sleep(NOTICE_TIME).await;
+        while singleton.in_flight.load(Ordering::Acquire) > 0 {
+            sleep(DRAIN_INTERVAL).await;
         }
+    };
+    tokio::select! {
+        loss = validity.lost() => tracing::warn!(entry = %name, %loss, "this instance has lost the entry"),
+        drained = timeout_at(until, drained) => match drained {
+            Ok(()) => tracing::info!(entry = %name, "this instance does not read the entry any more"),
+            Err(_) => tracing::warn!(entry = %name, "messages of the entry are in flight for too long; it is given away"),
+        },
     }
-    let loss = held.loss();
-    held.release().await;
-    match loss {
-        Some(loss) => tracing::warn!(entry = %name, %loss, "this instance has lost the entry"),
-        None => tracing::info!(entry = %name, "this instance does not read the entry any more"),
-    }
+    held.give_up();
     removed
 }

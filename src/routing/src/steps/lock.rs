@@ -14,8 +14,8 @@ use crate::scalars::WholeNumber;
 
 /// Maximum number of locks that are acquired together.
 const NAMES_MAX: usize = 16;
-/// Maximum time to hold a lock.
-const LEASE_MAX: StdDuration = StdDuration::from_secs(86_400);
+/// Maximum time to wait for a lock, and to hold it.
+const TIME_MAX: StdDuration = StdDuration::from_secs(86_400);
 /// The name of the lock in expressions.
 const VARIABLE: ByteString = ByteString::from_static("lock");
 
@@ -95,13 +95,20 @@ impl StepSpec for LockStep {
             return None;
         }
         let written = settings.name.as_ref().into_iter().chain(&settings.names).collect::<Vec<_>>();
+        if settings.wait.0 > TIME_MAX {
+            let span = node.get("wait").map_or(node.span, |node| node.span);
+            reader.error("lock-wait", span, "`wait` must be at most 24h", "write for example `wait: 5s`");
+        }
+        if settings.name.is_some() && !settings.names.is_empty() {
+            reader.error("lock-name", node.span, "`name` and `names` exclude each other", "remove one of them");
+        }
         if written.is_empty() || written.len() > NAMES_MAX {
             let message = format!("`lock` needs a `name`, or up to {NAMES_MAX} `names`");
             reader.error("missing-key", node.span, message, "write `name: \"stock/${req.sku}\"`");
         }
         let names: Vec<_> = written.iter().map(|TemplateNode(name)| at.template(name, reader)).collect();
         if let Some(lease) = &settings.lease
-            && !(StdDuration::from_millis(1)..=LEASE_MAX).contains(&lease.value.0)
+            && !(StdDuration::from_millis(1)..=TIME_MAX).contains(&lease.value.0)
         {
             reader.error("lease", lease.span, "`lease` must be between 1ms and 24h", "write for example `lease: 30s`");
         }

@@ -19,17 +19,18 @@ impl Run<'_> {
         let Some(engine) = self.shards.generation().coordination.clone() else {
             return Err(Fault::new(Code::Internal, "NO_CLUSTER", "the instance is not a member of a cluster"));
         };
-        let mut held = self.acquire(&engine, step).await?;
+        let held = Arc::new(self.acquire(&engine, step).await?);
+        let mut validity = held.validity();
         let token = held.token();
         let bound = self.variables.len();
         self.variables.push((ByteString::from_static("lock"), Arc::new(lock_value(token))));
         self.fence = Some(Fence::new(&held, self.fence.take()));
         let ended = {
-            // A call under way is dropped with the steps, as if the caller had disconnected.
+            // If they are dropped, a call under way ends as if the caller had disconnected, and holds the lock until then.
             let steps = self.block(&step.steps);
             tokio::select! {
                 biased;
-                loss = held.lost() => Err(lost(&loss)),
+                loss = validity.lost() => Err(lost(&loss)),
                 ended = steps => ended,
             }
         };
@@ -46,7 +47,7 @@ impl Run<'_> {
                 ended
             }
         };
-        // It is released without waiting for that.
+        // It is released without waiting for that, with what calls under way still hold of it.
         drop(held);
         ended
     }
@@ -76,7 +77,9 @@ impl Run<'_> {
         };
         let acquired = tokio::time::timeout_at(self.deadline.into(), engine.acquire(&request)).await;
         let is_of_caller = step.names.iter().all(Template::is_of_caller);
-        acquired.unwrap_or(Err(AcquireError::TimedOut)).map_err(|problem| refused(problem, is_of_caller))
+        // Otherwise, the engine would have said that it is held by others.
+        let no_answer = AcquireError::Command(CommandError::TimedOut);
+        acquired.unwrap_or(Err(no_answer)).map_err(|problem| refused(&problem, is_of_caller))
     }
 }
 
@@ -86,7 +89,7 @@ fn lock_value(token: Token) -> Value {
     Value::Record(record)
 }
 
-fn refused(problem: AcquireError, is_of_caller: bool) -> Fault {
+fn refused(problem: &AcquireError, is_of_caller: bool) -> Fault {
     match problem {
         AcquireError::NotAvailable | AcquireError::TimedOut => {
             let message = "another message holds the lock";
@@ -103,6 +106,7 @@ fn refused(problem: AcquireError, is_of_caller: bool) -> Fault {
         AcquireError::Command(CommandError::Refused(Refusal::TooMany)) => {
             Fault::new(Code::ResourceExhausted, "LOCKS", "the cluster has too many locks")
         }
+        AcquireError::Lost(loss) => lost(loss),
         AcquireError::SessionLost | AcquireError::Command(_) => {
             let message = "the cluster cannot grant locks at the moment";
             let fault = Fault::new(Code::Unavailable, "NO_QUORUM", message).with_retry(Retry::Same);

@@ -30,7 +30,9 @@ impl Run<'_> {
         let sent = prepared.and_then(|mut message| {
             // The transaction ends without waiting for it.
             message.context = message.context.map(|context| context.without_transaction());
-            self.shards.call(&step.call, message, &self.route.headers.response, self.deadline, Cancels::Never)
+            // Nobody waits for it, so it is not under the lock that is held.
+            let calling = (Cancels::Never, None);
+            self.shards.call(&step.call, message, &self.route.headers.response, self.deadline, calling)
         });
         match sent {
             Ok(answer) => {
