@@ -20,7 +20,7 @@ const SEEDS: u64 = 30;
 const SEEDS_OF_BUG: u64 = 10;
 /// For each bug, the seed with which a long run found it, and a part of the message.
 const FOUND: [(InjectedBug, u64, &str); 13] = [
-    (InjectedBug::SendBeforeSync, 94, "others"),
+    (InjectedBug::SendBeforeSync, 166, "were known before"),
     (InjectedBug::IgnoreSyncErrors, 11, "cannot start"),
     (InjectedBug::LabelSnapshotLater, 1, "others"),
     (InjectedBug::IgnoreSnapshotChecksum, 205, "a state that there never was"),
@@ -30,7 +30,7 @@ const FOUND: [(InjectedBug, u64, &str); 13] = [
     (InjectedBug::SwapAnswers, 1, "in another order"),
     (InjectedBug::SaveUndurableSnapshot, 102, "cannot start"),
     (InjectedBug::ReadTooEarly, 1, "finds too little"),
-    (InjectedBug::GiveUpTooEarly, 5, "is applied"),
+    (InjectedBug::GiveUpTooEarly, 26, "is applied"),
     (InjectedBug::LoseMessage, 1, "is applied"),
     (InjectedBug::DropReply, 1, "drops a request"),
 ];

@@ -147,8 +147,9 @@ async fn numbers_of_a_sequence_rise_over_all_instances() {
 /// Requests that are dropped at any time, on instances that stop and come back, leave nothing behind.
 #[tokio::test]
 async fn no_cancelled_request_becomes_an_orphan() {
+    let rounds: u64 = std::env::var("CROSSDOCK_ROUNDS").map_or(12, |text| text.parse().expect("a number"));
     let mut cluster = Cluster::start(3).await;
-    for round in 0_u64..12 {
+    for round in 0..rounds {
         let tasks: Vec<_> = (0..60_u64)
             .map(|at| {
                 let engine = cluster.engine((at % 3) as usize);
