@@ -33,7 +33,7 @@ pub const DELAY_MS_MAX: u64 = 3_600_000;
 /// Number of ranges of finished request numbers that are kept of a session: one more than there can be open requests. Numbers
 /// between the lowest ones count as finished beyond that.
 pub const FINISHED_RANGES_MAX: usize = SESSION_REQUESTS_MAX + 1;
-/// Number of such ranges of all sessions, from which on each session keeps no more than it has.
+/// Maximum number of such ranges over all sessions. Beyond it, the lowest ranges of a session are joined instead of adding one.
 pub const ALL_FINISHED_RANGES_MAX: usize = 1_000_000;
 /// Number of locks taken by force that are remembered, and of holders of each.
 pub const BROKEN_MAX: usize = 256;
@@ -41,8 +41,8 @@ pub const BROKEN_MAX: usize = 256;
 pub const BROKEN_HOLDERS_MAX: usize = 16;
 /// Maximum number of requests that wait for a lock.
 pub const WAITERS_MAX: usize = 10_000;
-/// A request for several locks is granted only if at most so many that it could share a lock with wait for that lock before it:
-/// otherwise, a grant would take too long.
+/// A request for several locks is granted only if at most this many requests that it could share a lock with wait for that lock
+/// before it. This bounds the time that a grant takes.
 pub const SHARING_WAITERS_MAX: usize = 1_000;
 
 /// Maximum number of sequences.
@@ -52,7 +52,8 @@ pub const NUMBERS_MAX: u64 = 1_000_000;
 
 /// Maximum number of guards of a command.
 pub const GUARDS_MAX: usize = 16;
-/// Number of timers and requests after which one tick lets nothing else expire, so that a command never takes long.
+/// Number of expired timers and ended requests after which a tick stops and leaves the rest to the next one, to bound the time
+/// that a command takes.
 pub const EXPIRED_MAX: usize = 1_000;
 /// The most by which the clock advances between two commands, in milliseconds.
 pub const CLOCK_STEP_MS_MAX: u64 = 2_000;

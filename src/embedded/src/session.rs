@@ -188,7 +188,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         if !shared.sessions.is_over() {
             shared.sessions.lost.fetch_add(1, Ordering::Relaxed);
             tracing::error!(session = %id, "session with the cluster lost, with everything that this instance held");
-            // It may not have expired: what it holds and waits for is nobody's.
+            // The cluster may still keep it, with locks and requests that have no owner any more.
             close_until_done(&shared, id).await;
         }
     }

@@ -69,7 +69,7 @@ pub(crate) fn simulate(seed: u64, bug: Option<InjectedBug>) -> Outcome {
 }
 
 /// All instances, but for one, must work together in time. A follower can only catch up if it writes faster than commands
-/// come, so the load and the disks are made easy after a while.
+/// come, so the load is reduced and the disks become fast after a while.
 async fn expect_recovery(servers: &Servers, clients: &Clients, without: Option<u64>) {
     let world = &servers.world;
     for limit in [RECOVERY_TIMEOUT, 2 * RECOVERY_TIMEOUT] {

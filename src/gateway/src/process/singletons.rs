@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::fence::Fence;
 
-/// Time within which adapters notice that an entry is not theirs any more, with some to spare: they look several times a second.
+/// Time within which adapters notice that they may not read an entry any more, with a margin: they check several times per second.
 const NOTICE_TIME: Duration = Duration::from_millis(750);
 /// How long an entry is not given to another instance because messages are in flight.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(30);
