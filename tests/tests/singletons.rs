@@ -58,7 +58,7 @@ fn a_queue_is_read_by_one_instance_at_a_time() {
             1 => instances[first].signal("STOP"),
             _ => {
                 let mut revoke = Command::new(crossdock());
-                revoke.args(["locks", "revoke", &format!("entry amqp queue {queue} on broker")]);
+                revoke.args(["locks", "revoke", &format!("entry broker/{queue}")]);
                 revoke.args(["--reason", "test", "--admin", &instances[first].admin()]).stdout(Stdio::null());
                 assert!(revoke.status().expect("it runs").success());
             }

@@ -17,8 +17,6 @@ pub struct Clock {
     pub(crate) leader_time: u64,
     /// The time of this clock.
     pub(crate) now: u64,
-    /// Its time at the first command of the epoch.
-    pub(crate) epoch_began: u64,
 }
 
 impl Clock {
@@ -38,7 +36,7 @@ impl Clock {
     pub(crate) fn advance(&mut self, zxid: Zxid, leader_time: u64) -> bool {
         let is_new = zxid.epoch != self.epoch;
         if is_new {
-            (self.epoch, self.epoch_began) = (zxid.epoch, self.now);
+            self.epoch = zxid.epoch;
         } else {
             self.now += leader_time.saturating_sub(self.leader_time).min(CLOCK_STEP_MS_MAX);
         }
@@ -62,7 +60,7 @@ mod tests {
         assert!(!clock.advance(zxid(1, 3), 9_000_000), "the leader was paused");
         assert_eq!(clock.now(), 300 + CLOCK_STEP_MS_MAX);
         assert!(clock.advance(zxid(2, 1), 50_000_000), "an hour without a leader");
-        assert_eq!((clock.now(), clock.epoch_began), (2_300, 2_300));
+        assert_eq!(clock.now(), 2_300);
         assert!(!clock.advance(zxid(2, 2), 49_000_000), "time never goes back");
         assert_eq!(clock.now(), 2_300);
     }

@@ -195,7 +195,7 @@ pub struct Revoke {
     pub reason: String,
 }
 
-/// Takes a lock from its holders. It is granted to who waits for it.
+/// Takes a lock from its holders. The next waiting request is granted it.
 #[derive(Clone, PartialEq, Message)]
 pub struct Break {
     /// The lock.

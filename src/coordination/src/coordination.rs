@@ -70,7 +70,7 @@ impl Coordination {
         let is_new_epoch = self.state.clock.advance(zxid, time);
         let (state, mut context) = self.parts(zxid.to_u64());
         if is_new_epoch {
-            state.sessions.restart(&state.clock.clone(), &mut context);
+            state.sessions.restart(&mut context);
         }
         let outcome = match Command::decode(payload) {
             Ok(Command { guards, operation: Some(operation) }) => match state.locks.permits(&guards, &context) {

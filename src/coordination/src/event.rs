@@ -1,4 +1,4 @@
-//! What everybody on an instance is told when a command takes effect.
+//! Events, which subscribers on each instance receive when a command takes effect.
 
 use std::sync::Arc;
 

@@ -27,7 +27,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// A fencing token: the zxid of the command that granted a lock. Whoever holds a lock later has a higher one, so a service
+/// A fencing token: the zxid of the command that granted a lock. Each later holder of the lock has a higher one, so a service
 /// that remembers the highest token it has seen can reject a holder that does not know yet that it lost the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);

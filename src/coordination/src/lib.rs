@@ -15,7 +15,7 @@
 //!
 //! | module | contents |
 //! | --- | --- |
-//! | [`command`], [`answer`], [`event`] | what goes in, what the proposer gets, what everybody on the instance is told |
+//! | [`command`], [`answer`], [`event`] | the input, the answer to its proposer, and the events for subscribers on each instance |
 //! | [`Coordination`], [`View`] | the state that changes, and the immutable states that readers see |
 //! | [`Locks`], [`Sessions`], [`Sequences`], [`Clock`] | its parts |
 //! | [`saved`] | the state in snapshots |

@@ -378,7 +378,7 @@ impl Locks {
     ) -> bool {
         let Some(request) = self.requests.get(&id).cloned() else { return false };
         let is_held = request.token().is_some();
-        // Whoever breaks a lock wants it at once.
+        // A lock that is broken or stolen is needed at once.
         let is_closed = is_held && reason.is_sudden() && !matches!(reason, EndReason::Broken(_));
         let is_closed = is_closed && request.delay_ms > 0 && !context.has_bug(InjectedBug::NoLockDelay);
         let closed_until = if is_closed { context.now.saturating_add(request.delay_ms) } else { 0 };

@@ -58,8 +58,6 @@ pub struct SavedClock {
     leader_time: u64,
     #[prost(uint64, tag = "3")]
     now: u64,
-    #[prost(uint64, tag = "4")]
-    epoch_began: u64,
 }
 
 /// A session.
@@ -162,8 +160,8 @@ pub(crate) fn save(view: &View) -> impl Iterator<Item = Saved> {
 }
 
 fn clock_of(clock: &Clock) -> SavedClock {
-    let Clock { epoch, leader_time, now, epoch_began } = *clock;
-    SavedClock { epoch: epoch.0, leader_time, now, epoch_began }
+    let Clock { epoch, leader_time, now } = *clock;
+    SavedClock { epoch: epoch.0, leader_time, now }
 }
 
 fn number_of(name: &str, number: u64) -> SavedNumber {
@@ -207,8 +205,8 @@ fn broken_of(zxid: u64, broken: &Broken) -> SavedBroken {
 
 pub(crate) fn restore(saved: Saved, state: &mut View, context: &mut Context<'_>) -> Result<(), Invalid> {
     match saved.part.ok_or(Invalid("an unknown part"))? {
-        Part::Clock(SavedClock { epoch, leader_time, now, epoch_began }) => {
-            state.clock = Clock { epoch: Epoch(epoch), leader_time, now, epoch_began };
+        Part::Clock(SavedClock { epoch, leader_time, now }) => {
+            state.clock = Clock { epoch: Epoch(epoch), leader_time, now };
         }
         Part::Session(SavedSession { id, ttl_ms, renewed, label, finished }) => {
             let session = Session { ttl_ms, renewed, label: label.into() };

@@ -1,11 +1,10 @@
-//! Sessions: whoever holds something has one, and loses everything when it expires.
+//! Sessions. Locks are held through a session, and are lost when it expires.
 
 use std::sync::Arc;
 
 use rpds::RedBlackTreeMapSync;
 
 use crate::answer::{Outcome, Refusal, Unknown};
-use crate::clock::Clock;
 use crate::command::{KeepAlive, OpenSession};
 use crate::context::{Context, Timer};
 use crate::ids::SessionId;
@@ -87,16 +86,15 @@ impl Sessions {
         Outcome::Unknown(unknown)
     }
 
-    /// Gives all sessions their full time, as the first command of an epoch requires: nobody could keep them alive while there
-    /// was no leader.
-    pub(crate) fn restart(&mut self, clock: &Clock, context: &mut Context<'_>) {
+    /// Gives all sessions their full time, at the first command of an epoch: they could not be kept alive without a leader.
+    pub(crate) fn restart(&mut self, context: &mut Context<'_>) {
         if context.has_bug(InjectedBug::NoGraceUnderNewLeader) {
             return;
         }
         let ids: Vec<_> = self.sessions.keys().copied().collect();
         for id in ids {
             if let Some(session) = self.sessions.get_mut(&id) {
-                session.renewed = clock.epoch_began;
+                session.renewed = context.now;
                 let deadline = session.renewed.saturating_add(session.ttl_ms);
                 context.set_timer(Timer::Session(id), deadline);
             }

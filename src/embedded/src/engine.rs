@@ -37,12 +37,6 @@ pub struct Options {
     pub label: String,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self { ttl: Duration::from_secs(10), label: String::new() }
-    }
-}
-
 pub(crate) struct Shared {
     pub(crate) replica: Replica<Machine>,
     pub(crate) requests: Requests,
@@ -207,7 +201,7 @@ impl Shared {
 }
 
 /// Whether a command can be sent again, if it may be executed more than once.
-pub(crate) fn is_passing(error: RequestError) -> bool {
+fn is_passing(error: RequestError) -> bool {
     use crossdock_zab::Refusal::{Busy, NoLeader, TransferringLeadership};
     matches!(
         error,

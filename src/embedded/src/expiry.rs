@@ -66,7 +66,8 @@ pub(crate) async fn expire(replica: Replica<Machine>) {
         {
             let is_done = tick(&replica, epoch).await;
             // One tick lets a limited number of things expire.
-            let is_more_due = replica.view().next_expiry.is_some_and(|next| next <= replica.view().clock.now());
+            let view = replica.view();
+            let is_more_due = view.next_expiry.is_some_and(|next| next <= view.clock.now());
             last_tick = Instant::now();
             pause = match (is_done, is_more_due) {
                 (true, true) => Duration::ZERO,

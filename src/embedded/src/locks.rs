@@ -95,11 +95,6 @@ impl Open {
             self.shared.releases.add(self.id, done);
         }
     }
-
-    /// The cluster has refused it.
-    fn refused(&self) {
-        self.is_over.store(true, Ordering::Release);
-    }
 }
 
 impl Drop for Open {
@@ -129,15 +124,6 @@ impl Validity {
     #[must_use]
     pub fn holds(&self) -> bool {
         matches!(self.seen.borrow().progress, Progress::Held(_)) && Instant::now() < self.life.until()
-    }
-
-    /// Why they are lost, if this instance knows that they are.
-    #[must_use]
-    pub fn loss(&self) -> Option<Loss> {
-        match &self.seen.borrow().progress {
-            Progress::Lost(loss) => Some(loss.clone()),
-            _ => None,
-        }
     }
 
     /// Waits until they are lost. Cancel safe.
@@ -211,7 +197,10 @@ impl Engine {
             Ok(Outcome::Waiting(_)) => self.0.requests.note(id, Progress::Waiting),
             Ok(_) => return Err(CommandError::Unreadable.into()),
             Err(CommandError::Refused(refusal)) => {
-                open.refused();
+                // After other refusals, an earlier attempt may still arrive.
+                if matches!(refusal, Refusal::NotAvailable | Refusal::NoSession | Refusal::Finished) {
+                    open.is_over.store(true, Ordering::Release);
+                }
                 return Err(match refusal {
                     Refusal::NotAvailable => AcquireError::NotAvailable,
                     Refusal::NoSession => AcquireError::SessionLost,

@@ -13,7 +13,7 @@ use crate::engine::{RETRY_INTERVAL, Shared, proposal};
 /// Commands that are proposed together.
 const BATCH_LEN_MAX: usize = 1_000;
 
-/// A request to release, and who waits for that.
+/// A request to release, and the caller that waits for it, if any.
 type Due = (RequestId, Option<oneshot::Sender<()>>);
 
 /// Requests to release. There are at most as many as requests of the session.

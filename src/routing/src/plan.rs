@@ -54,6 +54,14 @@ pub struct RoutePlan {
     pub errors: Vec<ErrorRule>,
 }
 
+impl RoutePlan {
+    /// The lock of the cluster that an instance must hold to read the messages of this entry.
+    #[must_use]
+    pub fn owner_lock(&self, entry: usize) -> Option<&ByteString> {
+        self.owner_locks.get(entry)?.as_ref()
+    }
+}
+
 /// One call of an operation.
 #[derive(Debug, Clone)]
 pub struct CallPlan {

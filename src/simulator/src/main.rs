@@ -1,6 +1,8 @@
 //! `crossdock-simulator`: many runs, runs with injected bugs, exhaustive searches, and traces of single runs.
 
 use std::collections::BTreeMap;
+use std::iter::StepBy;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -78,7 +80,7 @@ fn main() -> ExitCode {
     let done = match &arguments.plan {
         Some(file) => run_plan(file, arguments.trace),
         None if arguments.coordination && arguments.injected => Ok(injected_into_coordination(&arguments)),
-        None if arguments.coordination => Ok(run_coordination(&arguments)),
+        None if arguments.coordination => run_coordination(&arguments),
         None if arguments.exhaustive.is_some() => exhaustive(&arguments),
         None if arguments.injected => injected_bugs(&arguments),
         None => run_seeds(&arguments),
@@ -105,38 +107,40 @@ fn run_plan(file: &Path, lines: usize) -> Result<ExitCode, String> {
     }
 }
 
+/// Runs the seeds on the threads, each of which takes every n-th one. Returns the result of each thread.
+fn on_threads<T: Send>(arguments: &Arguments, run: impl Fn(StepBy<Range<u64>>) -> T + Sync) -> Result<Vec<T>, String> {
+    let threads = usize::try_from(arguments.threads).unwrap_or(1).max(1);
+    let end = arguments.first + arguments.seeds;
+    std::thread::scope(|scope| {
+        let seeds = (arguments.first..).take(threads).map(|first| (first..end).step_by(threads));
+        let run = &run;
+        let workers: Vec<_> = seeds.map(|seeds| scope.spawn(move || run(seeds))).collect();
+        workers.into_iter().map(|worker| worker.join().map_err(|_| "a run panicked".to_owned())).collect()
+    })
+}
+
 fn run_seeds(arguments: &Arguments) -> Result<ExitCode, String> {
     let begun = Instant::now();
-    let threads = arguments.threads.max(1);
-    let results: Vec<Result<Result<Totals, Violation>, String>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|thread| {
-                scope.spawn(move || {
-                    let mut sum = Totals::default();
-                    let mut seed = arguments.first + thread;
-                    while seed < arguments.first + arguments.seeds {
-                        let report = run(&Plan::of(seed), false)?;
-                        sum.add(Totals {
-                            steps: report.steps,
-                            committed: report.committed,
-                            reads: report.reads,
-                            epochs: report.epochs,
-                            changes: report.changes,
-                            apart: report.apart,
-                            unelectable: report.unelectable,
-                            coverage: report.coverage,
-                        });
-                        seed += threads;
-                    }
-                    Ok(sum)
-                })
-            })
-            .collect();
-        workers.into_iter().map(|worker| worker.join().map_err(|_| "a run panicked".to_owned())).collect()
-    });
+    let results = on_threads(arguments, |seeds| {
+        let mut sum = Totals::default();
+        for seed in seeds {
+            let report = run(&Plan::of(seed), false)?;
+            sum.add(Totals {
+                steps: report.steps,
+                committed: report.committed,
+                reads: report.reads,
+                epochs: report.epochs,
+                changes: report.changes,
+                apart: report.apart,
+                unelectable: report.unelectable,
+                coverage: report.coverage,
+            });
+        }
+        Ok::<_, Violation>(sum)
+    })?;
     let mut sum = Totals::default();
     for result in results {
-        match result? {
+        match result {
             Ok(part) => sum.add(part),
             Err(violation) => {
                 println!("seed {}: {}", violation.plan.seed, violation.problem);
@@ -186,37 +190,28 @@ fn keep(folder: &Path, violation: &Violation) -> Result<(), String> {
         .map_err(|error| format!("{}: {error}", file.display()))
 }
 
-fn run_coordination(arguments: &Arguments) -> ExitCode {
+fn run_coordination(arguments: &Arguments) -> Result<ExitCode, String> {
     let begun = Instant::now();
-    let threads = arguments.threads.max(1);
-    let run_some = |thread: u64| {
+    let reports = on_threads(arguments, |seeds| {
         let mut sum = coordination::Report::default();
-        let mut seed = arguments.first + thread;
-        while seed < arguments.first + arguments.seeds {
-            let report = coordination::run(seed, None).map_err(|problem| format!("seed {seed}: {problem}"))?;
-            sum.add(&report);
-            seed += threads;
+        for seed in seeds {
+            sum.add(&coordination::run(seed, None).map_err(|problem| format!("seed {seed}: {problem}"))?);
         }
         Ok::<_, String>(sum)
-    };
-    let reports: Vec<_> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run_some(thread))).collect();
-        let panicked = |_| Err("a run panicked".to_owned());
-        workers.into_iter().map(|worker| worker.join().unwrap_or_else(panicked)).collect()
-    });
+    })?;
     let mut sum = coordination::Report::default();
     for report in reports {
         match report {
             Ok(report) => sum.add(&report),
             Err(problem) => {
                 println!("{problem}");
-                return ExitCode::FAILURE;
+                return Ok(ExitCode::FAILURE);
             }
         }
     }
     let per_second = arguments.seeds as f64 / begun.elapsed().as_secs_f64();
     println!("{} seeds, 0 violations, {per_second:.0} seeds/s\n{sum:?}", arguments.seeds);
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }
 
 fn injected_into_coordination(arguments: &Arguments) -> ExitCode {

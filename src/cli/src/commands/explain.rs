@@ -25,7 +25,7 @@ pub(super) fn explain(name: &str, folder: &Path) -> Outcome {
     println!("route {name}");
     for (at, entry) in route.entries.iter().enumerate() {
         println!("  accepts   {}", entry.describe());
-        if let Some(Some(lock)) = route.owner_locks.get(at) {
+        if let Some(lock) = route.owner_lock(at) {
             println!("            read by one instance of the cluster at a time, which holds the lock `{lock}`");
         }
         let binding = entry.binding();

@@ -61,7 +61,7 @@ impl Locks {
     fn is_admitted(&self, request: &Request, but: &str, zxid: u64, now: u64) -> bool {
         let others = request.claims.iter().filter(|claim| *claim.lock != *but);
         others.filter_map(|claim| Some((self.by_name.get(&claim.lock)?, claim.mode))).all(|(lock, mode)| {
-            // One that has waited too long and is not removed yet does not hold it up for long: that touches the lock.
+            // An overdue request still counts until the next tick, which settles the lock again.
             lock.admits(zxid, mode, now)
         })
     }

@@ -1,4 +1,4 @@
-//! A lock: who holds it, and who waits for it.
+//! A lock, with its holders and waiters.
 
 use rpds::RedBlackTreeMapSync;
 

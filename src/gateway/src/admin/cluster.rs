@@ -101,7 +101,7 @@ fn membership_json(membership: &Membership) -> Value {
 /// How long an operator waits until a backup is written.
 const BACKUP_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long an operator waits for the cluster.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request of an operator.
 #[derive(Debug, Clone, Copy)]
@@ -144,12 +144,16 @@ pub(super) async fn execute(cluster: &Client, request: Request) -> Result<Value,
         }
     };
     let limit = if matches!(request, Request::Replace { .. }) { 2 * REQUEST_TIMEOUT } else { REQUEST_TIMEOUT };
-    let timeout = || (504, "the cluster has not answered in time; see `crossdock cluster status`".to_owned());
-    let outcome = tokio::time::timeout(limit, executed).await.unwrap_or_else(|_| Err(timeout()));
+    let outcome = tokio::time::timeout(limit, executed).await.unwrap_or_else(|_| Err(unanswered()));
     if let Err((_, problem)) = &outcome {
         tracing::warn!(?request, %problem, "request to the cluster failed");
     }
     outcome
+}
+
+/// The status code and the text of a request that took too long.
+pub(super) fn unanswered() -> (u16, String) {
+    (504, "the cluster has not answered in time; see `crossdock cluster status`".to_owned())
 }
 
 async fn change(cluster: &Client, change: MemberChange) -> Result<Value, (u16, String)> {

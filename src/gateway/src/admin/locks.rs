@@ -12,11 +12,10 @@ use futures_util::Stream;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::cluster::{REQUEST_TIMEOUT, unanswered};
 use super::families::{Families, NONE};
 use crate::process::Singletons;
 
-/// How long an operator waits for the cluster.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Locks and sessions that are listed, unless the request says how many; and at most.
 const LISTED: usize = 100;
 const LISTED_MAX: usize = 10_000;
@@ -71,10 +70,6 @@ pub(super) async fn sessions_json(engine: &Engine, listed: &Listed<'_>) -> Resul
 async fn read(engine: &Engine) -> Result<std::sync::Arc<crossdock_embedded::State>, (u16, String)> {
     let read = timeout(REQUEST_TIMEOUT, engine.read()).await;
     read.map_err(|_| unanswered())?.map_err(|problem| (503, problem.to_string()))
-}
-
-fn unanswered() -> (u16, String) {
-    (504, "the cluster has not answered in time; see `crossdock cluster status`".to_owned())
 }
 
 fn mode_json(mode: Mode) -> Value {

@@ -111,8 +111,7 @@ impl DataArbiter {
         let bound = entry.address().path.bind(head.path);
         let params: Record = bound.map(|(name, range)| (name.clone(), Value::from(&head.path[range]))).collect();
         let shards = self.shards(&generation)?;
-        let owner_lock = route.owner_locks.get(found.entry).and_then(Option::as_ref);
-        let fence = owner_lock.map(|lock| self.process.singletons.begin(lock)).transpose()?;
+        let fence = route.owner_lock(found.entry).map(|lock| self.process.singletons.begin(lock)).transpose()?;
         Ok(Admission {
             entry: Arc::clone(entry),
             params,
@@ -148,14 +147,17 @@ impl Ingress for DataArbiter {
 
     fn entries(&self, listener: &str) -> Vec<Arc<dyn EntrySpec>> {
         let generation = self.current.load();
-        let entries = |route: &Arc<RoutePlan>| {
-            let locks = route.owner_locks.iter().map(Option::as_ref).chain(std::iter::repeat(None));
-            let is_own = |lock: Option<&ByteString>| lock.is_none_or(|lock| self.process.singletons.is_owned(lock));
-            let own = route.entries.iter().zip(locks).filter(|(_, lock)| is_own(*lock));
-            own.map(|(entry, _)| Arc::clone(entry)).collect::<Vec<_>>()
-        };
-        let all = generation.plan.routes.iter().flat_map(entries);
-        all.filter(|entry| entry.address().listener == listener).collect()
+        let mut found = Vec::new();
+        for route in &generation.plan.routes {
+            for (at, entry) in
+                route.entries.iter().enumerate().filter(|(_, entry)| entry.address().listener == listener)
+            {
+                if route.owner_lock(at).is_none_or(|lock| self.process.singletons.is_owned(lock)) {
+                    found.push(Arc::clone(entry));
+                }
+            }
+        }
+        found
     }
 
     fn is_draining(&self) -> bool {

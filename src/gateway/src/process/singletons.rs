@@ -141,7 +141,10 @@ async fn own(held: Held, name: &ByteString, singleton: &Singleton) -> bool {
     let removed = tokio::select! {
         () = singleton.removed.notified() => true,
         reason = validity.revoked() => {
-            tracing::info!(entry = %name, reason = reason.as_deref(), "the entry is given to another instance");
+            // Without a reason, the lock is lost.
+            if let Some(reason) = reason {
+                tracing::info!(entry = %name, %reason, "the entry is given to another instance");
+            }
             false
         }
     };

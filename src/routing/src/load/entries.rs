@@ -92,9 +92,11 @@ impl Loader<'_> {
                 "callers decide which instance they call; only messages of a broker can be read by one instance";
             reader.error("singleton", role.span, message, "remove `cluster`");
         }
-        let name = format!("entry {}", entry.describe());
+        // The description would differ between instances whose settings or releases do, and there would be two readers.
+        let address = entry.address();
+        let name = format!("entry {}{}", address.listener, address.path.as_str());
         if name.len() > OWNER_LOCK_LEN_MAX {
-            reader.error("singleton", role.span, "the description of the entry is too long", "use shorter names");
+            reader.error("singleton", role.span, "the names of listener and queue are too long", "use shorter names");
             return None;
         }
         Some(name.into())
