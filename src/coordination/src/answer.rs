@@ -8,7 +8,7 @@ use prost::{Enumeration, Message, Oneof};
 #[derive(Clone, PartialEq, Message)]
 pub struct Answer {
     /// What came of the command.
-    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub outcome: Option<Outcome>,
 }
 
@@ -36,6 +36,47 @@ pub enum Outcome {
     /// How many holders were asked, or lost the lock.
     #[prost(uint64, tag = "7")]
     Holders(u64),
+    /// What became of each message to enqueue.
+    #[prost(message, tag = "8")]
+    Enqueued(Enqueued),
+    /// The settlements that were refused.
+    #[prost(message, tag = "9")]
+    Settled(Settled),
+    /// How many messages were removed.
+    #[prost(uint64, tag = "10")]
+    Removed(u64),
+}
+
+/// See [`Outcome::Enqueued`].
+#[derive(Clone, PartialEq, Message)]
+pub struct Enqueued {
+    /// In the order of the command.
+    #[prost(message, repeated, tag = "1")]
+    pub messages: Vec<Placed>,
+}
+
+/// What became of a message to enqueue.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Placed {
+    /// Its position, or that of the message that it is a duplicate of. That of a delayed message identifies it, until it takes its
+    /// place in its lane.
+    #[prost(uint64, tag = "1")]
+    pub position: u64,
+    /// It is a duplicate.
+    #[prost(bool, tag = "2")]
+    pub is_duplicate: bool,
+    /// Why it was refused.
+    #[prost(enumeration = "Refusal", optional, tag = "3")]
+    pub refusal: Option<i32>,
+}
+
+/// See [`Outcome::Settled`].
+#[derive(Clone, PartialEq, Message)]
+pub struct Settled {
+    /// The indexes of those refused: their slots are not held with these tokens any more, or another message of the key is
+    /// before them.
+    #[prost(uint32, repeated, tag = "1")]
+    pub refused: Vec<u32>,
 }
 
 /// See [`Outcome::Done`].
@@ -100,6 +141,10 @@ pub enum Refusal {
     Deadlock = 11,
     /// The sequence has no more numbers.
     Exhausted = 12,
+    /// The queue, or all of them together, have no room for the message.
+    Full = 13,
+    /// The queue has consumers.
+    InUse = 14,
 }
 
 impl fmt::Display for Refusal {
@@ -114,9 +159,11 @@ impl fmt::Display for Refusal {
             Self::NotHeld => "the request does not hold its locks",
             Self::NotAvailable => "the lock is not available",
             Self::Fenced => "the lock that guards the command is not held with this token any more",
-            Self::TooMany => "the cluster has too many sessions, requests, locks or sequences",
+            Self::TooMany => "the cluster has too many sessions, requests, locks, sequences or queues",
             Self::OtherEpoch => "the command was decided by the leader of another epoch",
             Self::Deadlock => "the request would wait for its own owner",
+            Self::Full => "the queue is full",
+            Self::InUse => "the queue is consumed",
             Self::Exhausted => "the sequence has no more numbers",
         })
     }

@@ -9,7 +9,7 @@ pub struct Command {
     #[prost(message, repeated, tag = "1")]
     pub guards: Vec<Guard>,
     /// What to do.
-    #[prost(oneof = "Operation", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "Operation", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
     pub operation: Option<Operation>,
 }
 
@@ -57,6 +57,27 @@ pub enum Operation {
     /// Take numbers from a sequence.
     #[prost(message, tag = "11")]
     TakeNumbers(TakeNumbers),
+    /// Add messages to a queue.
+    #[prost(message, tag = "12")]
+    Enqueue(Enqueue),
+    /// Consume a queue.
+    #[prost(message, tag = "13")]
+    Join(Join),
+    /// Consume a queue no longer.
+    #[prost(message, tag = "14")]
+    Leave(Leave),
+    /// Give slots of a queue back.
+    #[prost(message, tag = "15")]
+    Yield(Yield),
+    /// Say what became of messages.
+    #[prost(message, tag = "16")]
+    Settle(Settle),
+    /// Enqueue dead letters again, or drop them.
+    #[prost(message, tag = "17")]
+    TakeDead(TakeDead),
+    /// Drop messages of a queue that is not consumed.
+    #[prost(message, tag = "18")]
+    Purge(Purge),
 }
 
 /// Lets what is due expire. Only the leader proposes it.
@@ -213,6 +234,187 @@ pub struct TakeNumbers {
     #[prost(string, tag = "1")]
     pub sequence: String,
     /// How many.
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}
+
+/// Adds messages to a queue, in this order. Each is accepted or refused on its own.
+#[derive(Clone, PartialEq, Message)]
+pub struct Enqueue {
+    /// The session of the producer.
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// The number of this command among those of the session to this queue. If the last one is repeated, its answer is
+    /// repeated, and nothing is enqueued.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    /// The name of the queue.
+    #[prost(string, tag = "3")]
+    pub queue: String,
+    /// The messages.
+    #[prost(message, repeated, tag = "4")]
+    pub messages: Vec<NewMessage>,
+}
+
+/// A message to enqueue.
+#[derive(Clone, PartialEq, Message)]
+pub struct NewMessage {
+    /// Messages of the same key are delivered one after another, in the order of the log. If it is empty, the message has no
+    /// order.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// What it contains.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub payload: bytes::Bytes,
+    /// It takes its position after this time, in milliseconds.
+    #[prost(uint64, tag = "3")]
+    pub delay_ms: u64,
+    /// A message with the same one within the window of an earlier message is a duplicate of it; empty if there are none.
+    #[prost(string, tag = "4")]
+    pub id: String,
+    /// The length of that window, in milliseconds.
+    #[prost(uint64, tag = "5")]
+    pub window_ms: u64,
+    /// The session is told what becomes of the message.
+    #[prost(bool, tag = "6")]
+    pub is_watched: bool,
+}
+
+/// Consumes a queue: the session is granted some of its slots.
+#[derive(Clone, PartialEq, Message)]
+pub struct Join {
+    /// The session.
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// The name of the queue.
+    #[prost(string, tag = "2")]
+    pub queue: String,
+}
+
+/// Consumes a queue no longer: the slots of the session go to others.
+#[derive(Clone, PartialEq, Message)]
+pub struct Leave {
+    /// The session.
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// The name of the queue.
+    #[prost(string, tag = "2")]
+    pub queue: String,
+}
+
+/// Gives slots back that were recalled. Those that are not held with these tokens are passed over.
+#[derive(Clone, PartialEq, Message)]
+pub struct Yield {
+    /// The session.
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// The name of the queue.
+    #[prost(string, tag = "2")]
+    pub queue: String,
+    /// The slots.
+    #[prost(message, repeated, tag = "3")]
+    pub slots: Vec<HeldSlot>,
+}
+
+/// A slot that is held.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct HeldSlot {
+    /// Its number.
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    /// The token of the holder.
+    #[prost(uint64, tag = "2")]
+    pub token: u64,
+}
+
+/// Says what became of messages of a queue, in this order. Each is accepted or refused on its own.
+#[derive(Clone, PartialEq, Message)]
+pub struct Settle {
+    /// The session.
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// The name of the queue.
+    #[prost(string, tag = "2")]
+    pub queue: String,
+    /// The messages.
+    #[prost(message, repeated, tag = "3")]
+    pub settlements: Vec<Settlement>,
+}
+
+/// What became of a message.
+#[derive(Clone, PartialEq, Message)]
+pub struct Settlement {
+    /// Its key.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// Its position.
+    #[prost(uint64, tag = "2")]
+    pub position: u64,
+    /// How often it was attempted before. A settlement of an earlier attempt has no effect.
+    #[prost(uint32, tag = "3")]
+    pub attempts: u32,
+    /// The token of its slot.
+    #[prost(uint64, tag = "4")]
+    pub token: u64,
+    /// What became of it.
+    #[prost(oneof = "Fate", tags = "5, 6, 7")]
+    pub fate: Option<Fate>,
+}
+
+/// What becomes of a message.
+#[derive(Clone, PartialEq, Oneof)]
+pub enum Fate {
+    /// It was processed, with this result for a session that watches it.
+    #[prost(bytes = "bytes", tag = "5")]
+    Done(bytes::Bytes),
+    /// It is delivered again, before those behind it.
+    #[prost(message, tag = "6")]
+    Retry(Retry),
+    /// It becomes a dead letter.
+    #[prost(message, tag = "7")]
+    Dead(Dead),
+}
+
+/// See [`Fate::Retry`].
+#[derive(Clone, PartialEq, Message)]
+pub struct Retry {
+    /// After this time, in milliseconds.
+    #[prost(uint64, tag = "1")]
+    pub delay_ms: u64,
+}
+
+/// See [`Fate::Dead`].
+#[derive(Clone, PartialEq, Message)]
+pub struct Dead {
+    /// Why, for operators.
+    #[prost(string, tag = "1")]
+    pub reason: String,
+    /// The result for a session that watches it.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub result: bytes::Bytes,
+}
+
+/// Removes dead letters of a queue. The answer is the number of those that there were.
+#[derive(Clone, PartialEq, Message)]
+pub struct TakeDead {
+    /// The name of the queue.
+    #[prost(string, tag = "1")]
+    pub queue: String,
+    /// Their positions.
+    #[prost(uint64, repeated, tag = "2")]
+    pub positions: Vec<u64>,
+    /// They are enqueued again, at the end of their lanes.
+    #[prost(bool, tag = "3")]
+    pub is_replayed: bool,
+}
+
+/// Drops messages of a queue that has no consumers, up to a number. The answer is the number of those dropped.
+#[derive(Clone, PartialEq, Message)]
+pub struct Purge {
+    /// The name of the queue.
+    #[prost(string, tag = "1")]
+    pub queue: String,
+    /// The maximum number.
     #[prost(uint64, tag = "2")]
     pub count: u64,
 }

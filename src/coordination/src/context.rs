@@ -16,6 +16,8 @@ pub(crate) enum Timer {
     Wait(RequestId),
     /// A lock is not closed any more.
     Reopen(std::sync::Arc<str>),
+    /// Something of a queue is due: a delayed message, a retry, or the end of a window.
+    Queue(std::sync::Arc<str>),
 }
 
 /// The timers, and what is to be told.

@@ -6,13 +6,14 @@ use prost::Message as _;
 
 use crate::answer::{Answer, Outcome, Refusal};
 use crate::clock::Clock;
-use crate::command::{Acquire, Command, Operation, Tick};
+use crate::command::{Command, Operation, Tick};
 use crate::context::{Context, Effects, Timer};
 use crate::event::{EndReason, Event};
 use crate::ids::{RequestId, SessionId};
 use crate::injected_bug::InjectedBug;
 use crate::limits::{EXPIRED_MAX, SESSIONS_MAX};
 use crate::locks::{Locks, Touched};
+use crate::queues::{Queues, Unbalanced};
 use crate::saved::{self, Saved};
 use crate::sequences::Sequences;
 use crate::sessions::Sessions;
@@ -28,6 +29,8 @@ pub struct View {
     pub locks: Locks,
     /// The sequences.
     pub sequences: Sequences,
+    /// The queues.
+    pub queues: Queues,
     /// By the clock, a time before which nothing expires; `None` if nothing does. It is an estimate, and differs between
     /// instances.
     pub next_expiry: Option<u64>,
@@ -129,51 +132,76 @@ fn execute(state: &mut View, operation: Operation, context: &mut Context<'_>) ->
         }
         Operation::KeepAlive(command) if command.sessions.len() > SESSIONS_MAX => Refusal::Invalid.into(),
         Operation::KeepAlive(command) => state.sessions.keep_alive(&command, context),
-        Operation::Acquire(command) => acquire(state, &command, time, context),
+        Operation::Acquire(command) => {
+            in_session(state, command.session, |state| state.locks.acquire(&command, time, context))
+        }
         Operation::Release(command) => {
             let id = RequestId { session: SessionId(command.session), number: command.number };
-            in_session(state, id, |state| state.locks.release(id, context))
+            in_session(state, command.session, |state| state.locks.release(id, context))
         }
         Operation::Downgrade(command) => {
             let id = RequestId { session: SessionId(command.session), number: command.number };
-            in_session(state, id, |state| state.locks.downgrade(id, context))
+            in_session(state, command.session, |state| state.locks.downgrade(id, context))
         }
         Operation::Revoke(command) => state.locks.revoke(&command, context),
         Operation::Break(command) => state.locks.break_lock(&command, time, context),
         Operation::TakeNumbers(command) => state.sequences.take(&command, context),
+        Operation::Enqueue(command) => {
+            in_session(state, command.session, |state| state.queues.enqueue(command, time, context))
+        }
+        Operation::Join(command) => in_session(state, command.session, |state| state.queues.join(command, context)),
+        Operation::Leave(command) => in_session(state, command.session, |state| state.queues.leave(&command, context)),
+        Operation::Yield(command) => {
+            in_session(state, command.session, |state| state.queues.give_back(&command, context))
+        }
+        Operation::Settle(command) => {
+            in_session(state, command.session, |state| state.queues.settle(command, time, context))
+        }
+        Operation::TakeDead(command) => state.queues.take_dead(&command, context),
+        Operation::Purge(command) => state.queues.purge(&command, context),
     }
 }
 
-fn in_session(state: &mut View, id: RequestId, execute: impl FnOnce(&mut View) -> Outcome) -> Outcome {
-    if state.sessions.get(id.session).is_none() {
+fn in_session(state: &mut View, session: u64, execute: impl FnOnce(&mut View) -> Outcome) -> Outcome {
+    if state.sessions.get(SessionId(session)).is_none() {
         return Refusal::NoSession.into();
     }
     execute(state)
 }
 
-fn acquire(state: &mut View, command: &Acquire, time: u64, context: &mut Context<'_>) -> Outcome {
-    let id = RequestId { session: SessionId(command.session), number: command.number };
-    in_session(state, id, |state| state.locks.acquire(command, time, context))
-}
-
 /// Closes a session, if it exists.
 fn close(state: &mut View, id: SessionId, reason: &EndReason, context: &mut Context<'_>) {
-    let mut touched = Touched::new();
-    end_session(state, id, reason, &mut touched, context);
-    state.locks.settle(touched, context);
+    let mut freed = Freed::default();
+    end_session(state, id, reason, &mut freed, context);
+    freed.grant(state, context);
+}
+
+/// What others can be granted, once all is over that a command ends.
+#[derive(Default)]
+struct Freed {
+    locks: Touched,
+    queues: Unbalanced,
+}
+
+impl Freed {
+    fn grant(self, state: &mut View, context: &mut Context<'_>) {
+        state.locks.settle(self.locks, context);
+        state.queues.balance(self.queues, context);
+    }
 }
 
 fn end_session(
     state: &mut View,
     id: SessionId,
     reason: &EndReason,
-    touched: &mut Touched,
+    freed: &mut Freed,
     context: &mut Context<'_>,
 ) -> usize {
     if !state.sessions.remove(id, context) {
         return 0;
     }
-    let ended = state.locks.end_session(id, reason, touched, context);
+    let ended = state.locks.end_session(id, reason, &mut freed.locks, context);
+    state.queues.end_session(id, &mut freed.queues);
     context.tell(Event::SessionEnded(id));
     ended
 }
@@ -183,7 +211,7 @@ fn tick(state: &mut View, tick: &Tick, context: &mut Context<'_>) -> Outcome {
     if tick.epoch != state.clock.epoch.0 && !context.has_bug(InjectedBug::TickOfOldLeader) {
         return Refusal::OtherEpoch.into();
     }
-    let mut touched = Touched::new();
+    let mut freed = Freed::default();
     context.effects.timers.advance(context.now);
     let mut expired = 0;
     while expired < EXPIRED_MAX {
@@ -191,20 +219,21 @@ fn tick(state: &mut View, tick: &Tick, context: &mut Context<'_>) -> Outcome {
         match context.effects.timers.pop_due() {
             None => break,
             Some(Timer::Session(id)) => {
-                expired += end_session(state, id, &EndReason::SessionExpired, &mut touched, context);
+                expired += end_session(state, id, &EndReason::SessionExpired, &mut freed, context);
             }
             Some(Timer::Wait(id)) => {
-                state.locks.end(id, &EndReason::TimedOut, &mut touched, context);
+                state.locks.end(id, &EndReason::TimedOut, &mut freed.locks, context);
             }
             Some(Timer::Hold(id)) => {
-                state.locks.end(id, &EndReason::HoldExpired, &mut touched, context);
+                state.locks.end(id, &EndReason::HoldExpired, &mut freed.locks, context);
             }
+            Some(Timer::Queue(name)) => expired += state.queues.expire(&name, EXPIRED_MAX - expired, context),
             Some(Timer::Reopen(name)) => {
                 state.locks.reopen(&name, context);
-                touched.insert(name);
+                freed.locks.insert(name);
             }
         }
     }
-    state.locks.settle(touched, context);
+    freed.grant(state, context);
     Outcome::DONE
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::ids::{RequestId, SessionId, Token};
+use crate::queues::{Message, Place};
 
 /// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +18,56 @@ pub enum Event {
     Revoked(RequestId, Arc<str>),
     /// A session has ended; its requests as well.
     SessionEnded(SessionId),
+    /// A session delivers the messages of a slot of a queue from now on. Those that are in it already are not told one by one;
+    /// see [`Queue::deliverable`](crate::Queue::deliverable).
+    SlotGranted(SlotOf),
+    /// A session is asked to give a slot back, once the messages that it has begun are settled.
+    SlotRecalled(SlotOf),
+    /// A session does not consume this queue any more.
+    Left(Arc<str>, SessionId),
+    /// A message can be delivered: it is the first of its lane.
+    Ready(Box<Ready>),
+    /// A message that a session watches was processed, or is a dead letter.
+    Finished(Box<Finished>),
+}
+
+/// A slot of a queue, and the session that holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotOf {
+    /// The queue.
+    pub queue: Arc<str>,
+    /// The slot.
+    pub slot: u32,
+    /// The session.
+    pub session: SessionId,
+    /// Its token.
+    pub token: Token,
+}
+
+/// See [`Event::Ready`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// The slot of the message.
+    pub slot: SlotOf,
+    /// Its place.
+    pub place: Place,
+    /// The message.
+    pub message: Arc<Message>,
+}
+
+/// See [`Event::Finished`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// The queue.
+    pub queue: Arc<str>,
+    /// The session that watches the message.
+    pub session: SessionId,
+    /// The position that the session was told when it was enqueued.
+    pub enqueued_as: u64,
+    /// The result.
+    pub result: Bytes,
+    /// It is a dead letter.
+    pub is_dead: bool,
 }
 
 /// Why a request has ended.

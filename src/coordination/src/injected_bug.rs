@@ -34,12 +34,32 @@ pub enum InjectedBug {
     IgnoreKeepAlive,
     /// Numbers of a sequence are given twice.
     RepeatNumbers,
+    /// The message after the next one of a lane is delivered.
+    LaneSkipped,
+    /// A message is delivered before those in front of it are settled.
+    LaneReordered,
+    /// Some messages are kept although they are settled.
+    SettleLost,
+    /// A message is taken for a duplicate after the window.
+    DuplicateOutsideWindow,
+    /// A duplicate is enqueued.
+    AcceptDuplicate,
+    /// A repeated command enqueues its messages again.
+    RepeatEnqueue,
+    /// A settlement takes effect after the slot was lost.
+    StaleSlot,
+    /// A slot is granted to another consumer before it is given back.
+    SlotToTwo,
+    /// The slots of a session that ended are not granted to the others.
+    SilentGrant,
+    /// A message that is to be delivered again is not.
+    NoRetry,
 }
 
 #[cfg(feature = "injected-bugs")]
 impl InjectedBug {
     /// All bugs.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 25] = [
         Self::GrantToTwo,
         Self::TokenOfRequest,
         Self::TickOfOldLeader,
@@ -55,5 +75,15 @@ impl InjectedBug {
         Self::ForgetTimers,
         Self::IgnoreKeepAlive,
         Self::RepeatNumbers,
+        Self::LaneSkipped,
+        Self::LaneReordered,
+        Self::SettleLost,
+        Self::DuplicateOutsideWindow,
+        Self::AcceptDuplicate,
+        Self::RepeatEnqueue,
+        Self::StaleSlot,
+        Self::SlotToTwo,
+        Self::SilentGrant,
+        Self::NoRetry,
     ];
 }

@@ -1,4 +1,4 @@
-//! The replicated state of coordination: sessions, fenced locks and sequences.
+//! The replicated state of coordination: sessions, fenced locks, sequences and ordered queues.
 //!
 //! ```text
 //!   Command, zxid, time ─▶ Coordination::apply ─▶ Answer, events
@@ -6,7 +6,8 @@
 //!                             ├ Clock      time that passes only while a leader works
 //!                             ├ Sessions   who may hold something, and until when
 //!                             ├ Locks      requests, holders and waiters
-//!                             └ Sequences  rising numbers
+//!                             ├ Sequences  rising numbers
+//!                             └ Queues     messages in lanes, their consumers, dead letters
 //! ```
 //!
 //! All instances of a cluster apply the same commands in the same order, and end up with the same state. There is no I/O, no
@@ -17,7 +18,7 @@
 //! | --- | --- |
 //! | [`command`], [`answer`], [`event`] | the input, the answer to its proposer, and the events for subscribers on each instance |
 //! | [`Coordination`], [`View`] | the state that changes, and the immutable states that readers see |
-//! | [`Locks`], [`Sessions`], [`Sequences`], [`Clock`] | its parts |
+//! | [`Locks`], [`Sessions`], [`Sequences`], [`Queues`], [`Clock`] | its parts |
 //! | [`saved`] | the state in snapshots |
 //! | [`limits`] | the limits of everything |
 
@@ -31,6 +32,7 @@ mod ids;
 mod injected_bug;
 pub mod limits;
 mod locks;
+mod queues;
 pub mod saved;
 mod sequences;
 mod sessions;
@@ -45,5 +47,6 @@ pub use ids::{RequestId, SessionId, Token};
 #[cfg(feature = "injected-bugs")]
 pub use injected_bug::InjectedBug;
 pub use locks::{Broken, Claim, Lock, Locks, Mode, Request, RequestState};
+pub use queues::{DeadLetter, Message, Place, Queue, Queues, Slot, Slots};
 pub use sequences::Sequences;
 pub use sessions::{Session, Sessions};

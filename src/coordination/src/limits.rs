@@ -57,3 +57,28 @@ pub const GUARDS_MAX: usize = 16;
 pub const EXPIRED_MAX: usize = 1_000;
 /// The most by which the clock advances between two commands, in milliseconds.
 pub const CLOCK_STEP_MS_MAX: u64 = 2_000;
+
+/// Number of slots of a queue: as many instances can consume it at the same time.
+pub const SLOTS: u32 = 64;
+/// Maximum number of queues that have messages, consumers, or ids of messages that they remember.
+pub const QUEUES_MAX: usize = 1_000;
+/// Maximum number of pairs of a session and a queue that it uses. For each, the last answer is kept.
+pub const USES_MAX: usize = 10_000;
+/// Maximum number of consumers of a queue.
+pub const CONSUMERS_MAX: usize = 1_000;
+/// Maximum length of the key and of the id of a message, in bytes.
+pub const KEY_BYTES_MAX: usize = 512;
+/// Maximum length of a message in bytes, and of the result of one.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Maximum length of all messages, dead letters and remembered ids of a queue, and of all queues, in bytes.
+pub const QUEUE_BYTES_MAX: usize = 128 << 20;
+/// See [`QUEUE_BYTES_MAX`].
+pub const QUEUES_BYTES_MAX: usize = 512 << 20;
+/// What a message counts for besides its payload, its key and its id, in bytes: about the memory that it needs.
+pub const MESSAGE_OVERHEAD: usize = 256;
+/// Maximum number of messages in a command.
+pub const BATCH_LEN_MAX: usize = 1_000;
+/// Maximum time by which a message is delayed, in milliseconds.
+pub const MESSAGE_DELAY_MS_MAX: u64 = 30 * 86_400_000;
+/// Maximum window in which duplicates are recognized, in milliseconds.
+pub const WINDOW_MS_MAX: u64 = 30 * 86_400_000;

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use crossdock_zab::Epoch;
 use prost::{Message, Oneof};
 
+use crate::answer::Enqueued;
 use crate::clock::Clock;
 use crate::command;
 use crate::context::Context;
 use crate::coordination::View;
 use crate::ids::{RequestId, SessionId, Token};
 use crate::locks::{Broken, Claim, Finished, Mode, Request, RequestState};
+use crate::queues::{self, DeadLetter, Due, Place, Queue, Remembered, Slot, Use};
 use crate::sessions::Session;
 
 /// Why a part of a state cannot be restored.
@@ -22,7 +25,7 @@ pub struct Invalid(&'static str);
 #[derive(Clone, PartialEq, Message)]
 pub struct Saved {
     /// Which one.
-    #[prost(oneof = "Part", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "Part", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub part: Option<Part>,
 }
 
@@ -47,6 +50,24 @@ pub enum Part {
     /// A lock that was taken from its holders.
     #[prost(message, tag = "6")]
     Broken(SavedBroken),
+    /// The last position of a message.
+    #[prost(uint64, tag = "7")]
+    LastPosition(u64),
+    /// What a session does with a queue.
+    #[prost(message, tag = "8")]
+    Use(SavedUse),
+    /// A slot of a queue that is held.
+    #[prost(message, tag = "9")]
+    Slot(SavedSlot),
+    /// A message of a queue.
+    #[prost(message, tag = "10")]
+    Message(SavedMessage),
+    /// A dead letter of a queue.
+    #[prost(message, tag = "11")]
+    Dead(SavedDead),
+    /// An id that a queue remembers.
+    #[prost(message, tag = "12")]
+    Remembered(SavedRemembered),
 }
 
 /// The clock.
@@ -137,6 +158,88 @@ pub struct SavedBroken {
     count: u64,
 }
 
+/// What a session does with a queue.
+#[derive(Clone, PartialEq, Message)]
+pub struct SavedUse {
+    #[prost(uint64, tag = "1")]
+    session: u64,
+    #[prost(string, tag = "2")]
+    queue: String,
+    #[prost(bool, tag = "3")]
+    is_consumer: bool,
+    /// 0 if it has enqueued nothing.
+    #[prost(uint64, tag = "4")]
+    last_number: u64,
+    #[prost(message, optional, tag = "5")]
+    last_answer: Option<Enqueued>,
+}
+
+/// A slot of a queue that is held.
+#[derive(Clone, PartialEq, Message)]
+pub struct SavedSlot {
+    #[prost(string, tag = "1")]
+    queue: String,
+    #[prost(uint32, tag = "2")]
+    slot: u32,
+    #[prost(uint64, tag = "3")]
+    session: u64,
+    #[prost(uint64, tag = "4")]
+    token: u64,
+    #[prost(bool, tag = "5")]
+    is_recalled: bool,
+}
+
+/// A message of a queue.
+#[derive(Clone, PartialEq, Message)]
+pub struct SavedMessage {
+    #[prost(string, tag = "1")]
+    queue: String,
+    #[prost(string, tag = "2")]
+    key: String,
+    #[prost(uint64, tag = "3")]
+    position: u64,
+    #[prost(bytes = "bytes", tag = "4")]
+    payload: Bytes,
+    #[prost(uint64, tag = "5")]
+    enqueued: u64,
+    #[prost(uint64, tag = "6")]
+    enqueued_as: u64,
+    #[prost(uint32, tag = "7")]
+    attempts: u32,
+    #[prost(uint64, optional, tag = "8")]
+    not_before: Option<u64>,
+    /// 0 if there is none.
+    #[prost(uint64, tag = "9")]
+    watcher: u64,
+    /// When it takes its place, if it is delayed.
+    #[prost(uint64, optional, tag = "10")]
+    delayed_until: Option<u64>,
+}
+
+/// A dead letter of a queue.
+#[derive(Clone, PartialEq, Message)]
+pub struct SavedDead {
+    #[prost(message, optional, tag = "1")]
+    message: Option<SavedMessage>,
+    #[prost(string, tag = "2")]
+    reason: String,
+    #[prost(uint64, tag = "3")]
+    since: u64,
+}
+
+/// An id that a queue remembers.
+#[derive(Clone, PartialEq, Message)]
+pub struct SavedRemembered {
+    #[prost(string, tag = "1")]
+    queue: String,
+    #[prost(string, tag = "2")]
+    id: String,
+    #[prost(uint64, tag = "3")]
+    position: u64,
+    #[prost(uint64, tag = "4")]
+    until: u64,
+}
+
 pub(crate) fn save(view: &View) -> impl Iterator<Item = Saved> {
     let clock = [Part::Clock(clock_of(&view.clock))].into_iter();
     let finished = move |id| view.locks.finished_of(id);
@@ -155,7 +258,11 @@ pub(crate) fn save(view: &View) -> impl Iterator<Item = Saved> {
     let closed = closed.map(|(name, lock)| Part::Closed(number_of(name, lock.closed_until())));
     let sequences = view.sequences.iter().map(|(name, last)| Part::Sequence(number_of(name, last)));
     let broken = view.locks.broken().map(|(zxid, broken)| Part::Broken(broken_of(zxid, broken)));
+    let position = [Part::LastPosition(view.queues.last_position())].into_iter();
+    let uses = view.queues.uses().map(|((session, queue), of)| Part::Use(use_of(*session, queue, of)));
+    let queues = view.queues.iter().flat_map(|(name, queue)| queue_of(name, queue));
     let parts = clock.chain(sessions).chain(requests).chain(closed).chain(sequences).chain(broken);
+    let parts = parts.chain(position).chain(uses).chain(queues);
     parts.map(|part| Saved { part: Some(part) })
 }
 
@@ -203,6 +310,64 @@ fn broken_of(zxid: u64, broken: &Broken) -> SavedBroken {
     }
 }
 
+fn use_of(session: SessionId, queue: &str, of: &Use) -> SavedUse {
+    SavedUse {
+        session: session.0,
+        queue: queue.to_owned(),
+        is_consumer: of.is_consumer,
+        last_number: of.last.as_ref().map_or(0, |(number, _)| *number),
+        last_answer: of.last.as_ref().map(|(_, answer)| Enqueued::clone(answer)),
+    }
+}
+
+fn queue_of<'v>(name: &'v Arc<str>, queue: &'v Queue) -> impl Iterator<Item = Part> + 'v {
+    let slots = queue.slots().iter().filter_map(move |(slot, state)| {
+        let (session, token) = state.holder?;
+        let (session, token, is_recalled) = (session.0, token.0, state.is_recalled);
+        Some(Part::Slot(SavedSlot { queue: name.to_string(), slot, session, token, is_recalled }))
+    });
+    let messages = queue
+        .messages()
+        .map(|(place, message)| Part::Message(message_of(name, &place.key, place.position, message, None)));
+    let due = queue.due().filter_map(move |(time, due)| match due {
+        Due::Delayed(key, message) => {
+            Some(Part::Message(message_of(name, key, message.enqueued_as, message, Some(time))))
+        }
+        Due::Forget(id) => {
+            let Remembered { position, until } = queue.remembered(id)?;
+            Some(Part::Remembered(SavedRemembered { queue: name.to_string(), id: id.to_string(), position, until }))
+        }
+        // The message says so.
+        Due::Retry(_) => None,
+    });
+    let dead = queue.dead_letters(0).map(|(position, letter)| {
+        let message = Some(message_of(name, &letter.key, position, &letter.message, None));
+        Part::Dead(SavedDead { message, reason: letter.reason.to_string(), since: letter.since })
+    });
+    slots.chain(messages).chain(due).chain(dead)
+}
+
+fn message_of(
+    queue: &str,
+    key: &str,
+    position: u64,
+    message: &queues::Message,
+    delayed_until: Option<u64>,
+) -> SavedMessage {
+    SavedMessage {
+        queue: queue.to_owned(),
+        key: key.to_owned(),
+        position,
+        payload: message.payload.clone(),
+        enqueued: message.enqueued,
+        enqueued_as: message.enqueued_as,
+        attempts: message.attempts,
+        not_before: message.not_before,
+        watcher: message.watcher.map_or(0, |session| session.0),
+        delayed_until,
+    }
+}
+
 pub(crate) fn restore(saved: Saved, state: &mut View, context: &mut Context<'_>) -> Result<(), Invalid> {
     match saved.part.ok_or(Invalid("an unknown part"))? {
         Part::Clock(SavedClock { epoch, leader_time, now }) => {
@@ -226,8 +391,53 @@ pub(crate) fn restore(saved: Saved, state: &mut View, context: &mut Context<'_>)
             let broken = Broken { lock: lock.into(), time, count, holders: holders.collect(), reason: reason.into() };
             state.locks.put_broken(zxid, broken);
         }
+        Part::LastPosition(position) => state.queues.put_last_position(position),
+        Part::Use(SavedUse { session, queue, is_consumer, last_number, last_answer }) => {
+            let last = last_answer.map(|answer| (last_number, Arc::new(answer)));
+            state.queues.put_use(SessionId(session), queue.into(), Use { last, is_consumer }, context);
+        }
+        Part::Slot(SavedSlot { queue, slot, session, token, is_recalled }) => {
+            let holder = Some((SessionId(session), Token(token)));
+            let state_of = Slot { holder, is_recalled };
+            state.queues.restore(&queue.into(), context, |queue, _| queue.slots.put(slot, state_of));
+        }
+        Part::Message(saved) => restore_message(saved, state, context),
+        Part::Dead(SavedDead { message, reason, since }) => {
+            let saved = message.ok_or(Invalid("a dead letter without its message"))?;
+            let (queue, key, position, message) = read_message(saved);
+            let letter = DeadLetter { key, message, reason: reason.into(), since };
+            state.queues.restore(&queue, context, |queue, totals| queue.put_dead(position, letter, totals));
+        }
+        Part::Remembered(SavedRemembered { queue, id, position, until }) => {
+            let remembered = Remembered { position, until };
+            state.queues.restore(&queue.into(), context, |queue, totals| {
+                queue.remember(id.into(), remembered, totals);
+            });
+        }
     }
     Ok(())
+}
+
+fn restore_message(saved: SavedMessage, state: &mut View, context: &mut Context<'_>) {
+    let delayed_until = saved.delayed_until;
+    let (queue, key, position, message) = read_message(saved);
+    state.queues.restore(&queue, context, |queue, totals| match delayed_until {
+        Some(due) => queue.put_delayed(due, key, Arc::new(message), totals),
+        None => queue.put(Place::new(key, position), Arc::new(message), totals),
+    });
+}
+
+/// The queue, the key, the position and the message.
+fn read_message(saved: SavedMessage) -> (Arc<str>, Arc<str>, u64, queues::Message) {
+    let message = queues::Message {
+        payload: Bytes::copy_from_slice(&saved.payload),
+        enqueued: saved.enqueued,
+        enqueued_as: saved.enqueued_as,
+        attempts: saved.attempts,
+        not_before: saved.not_before,
+        watcher: (saved.watcher != 0).then_some(SessionId(saved.watcher)),
+    };
+    (saved.queue.into(), saved.key.into(), saved.position, message)
 }
 
 fn pairs(numbers: &[u64]) -> Result<impl Iterator<Item = (u64, u64)>, Invalid> {

@@ -1,80 +1,17 @@
 //! What commands do, one by one. The simulator checks what they do together.
 
+mod log;
+
 use crossdock_coordination::command::{
-    Acquire, Break, Claim, CloseSession, Command, Downgrade, Guard, KeepAlive, OpenSession, Release, Revoke,
-    TakeNumbers, Tick,
+    Acquire, Break, Claim, CloseSession, Command, Downgrade, Guard, KeepAlive, OpenSession, Revoke, TakeNumbers, Tick,
 };
 use crossdock_coordination::{
-    Answer, Coordination, EndReason, Event, Mode, Operation, Outcome, Refusal, Request, RequestId, SessionId, Token,
-    limits,
+    Answer, EndReason, Event, Mode, Operation, Outcome, Refusal, Request, RequestId, SessionId, Token, limits,
 };
 use crossdock_zab::{Epoch, Zxid};
 use prost::Message as _;
 
-/// A state whose log has one leader.
-struct Log {
-    state: Coordination,
-    counter: u32,
-    time: u64,
-}
-
-impl Log {
-    fn new() -> Self {
-        let mut state = Coordination::default();
-        state.observe(true);
-        Self { state, counter: 0, time: 1_000_000 }
-    }
-
-    fn run(&mut self, command: &Command) -> Outcome {
-        self.counter += 1;
-        let zxid = Zxid::new(Epoch(1), self.counter);
-        let Answer { outcome } = self.state.apply(zxid, self.time, command.encode_to_vec().into());
-        outcome.expect("an outcome")
-    }
-
-    fn execute(&mut self, operation: Operation) -> Outcome {
-        self.run(&Command { guards: Vec::new(), operation: Some(operation) })
-    }
-
-    /// Lets time pass, in steps that the clock follows.
-    fn pass(&mut self, millis: u64) {
-        let mut left = millis;
-        while left > 0 {
-            let step = left.min(limits::CLOCK_STEP_MS_MAX);
-            self.time += step;
-            left -= step;
-            assert_eq!(self.execute(Operation::Tick(Tick { epoch: 1 })), done());
-        }
-    }
-
-    fn session(&mut self, ttl_ms: u64) -> u64 {
-        let opened = self.execute(Operation::OpenSession(OpenSession { ttl_ms, label: "test".to_owned() }));
-        assert_eq!(opened, done());
-        self.last()
-    }
-
-    fn acquire(&mut self, acquire: Acquire) -> Outcome {
-        self.execute(Operation::Acquire(acquire))
-    }
-
-    fn release(&mut self, session: u64, number: u64) {
-        assert_eq!(self.execute(Operation::Release(Release { session, number })), done());
-    }
-
-    /// The zxid of the last command.
-    fn last(&self) -> u64 {
-        Zxid::new(Epoch(1), self.counter).to_u64()
-    }
-
-    /// Whether the last outcome is a grant by the last command.
-    fn is_grant(&self, outcome: &Outcome) -> bool {
-        matches!(outcome, Outcome::Granted(granted) if granted.token == self.last())
-    }
-}
-
-fn done() -> Outcome {
-    Outcome::Done(crossdock_coordination::answer::Done {})
-}
+use self::log::{Log, done};
 
 fn claim(lock: &str, mode: Mode) -> Claim {
     Claim { lock: lock.to_owned(), mode: Some(mode.to_command()) }

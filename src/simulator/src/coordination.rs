@@ -6,7 +6,9 @@
 
 mod checks;
 mod client;
+mod queue_checks;
 mod replica;
+mod worker;
 mod world;
 
 pub use crossdock_coordination::InjectedBug;
@@ -34,6 +36,24 @@ pub struct Report {
     pub leaders: u64,
     /// Instances that were restored from a snapshot.
     pub restored: u64,
+    /// Messages that were enqueued, and duplicates of them.
+    pub enqueued: u64,
+    /// See [`Self::enqueued`].
+    pub duplicates: u64,
+    /// Messages that a service received, and those that it rejected because of an old token.
+    pub delivered: u64,
+    /// See [`Self::delivered`].
+    pub rejected: u64,
+    /// Messages that were processed, that were to be delivered again, and that became dead letters.
+    pub settled: u64,
+    /// See [`Self::settled`].
+    pub retried: u64,
+    /// See [`Self::settled`].
+    pub dead: u64,
+    /// Settlements without effect.
+    pub unheard: u64,
+    /// Slots of queues that were granted.
+    pub slots: u64,
 }
 
 impl Report {
@@ -48,6 +68,15 @@ impl Report {
         self.fenced += other.fenced;
         self.leaders += other.leaders;
         self.restored += other.restored;
+        self.enqueued += other.enqueued;
+        self.duplicates += other.duplicates;
+        self.delivered += other.delivered;
+        self.rejected += other.rejected;
+        self.settled += other.settled;
+        self.retried += other.retried;
+        self.dead += other.dead;
+        self.unheard += other.unheard;
+        self.slots += other.slots;
     }
 }
 

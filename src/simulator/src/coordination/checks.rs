@@ -8,6 +8,7 @@ use crossdock_coordination::{
 };
 
 use super::Report;
+use super::queue_checks::QueueChecks;
 
 /// What is known of a session.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +30,7 @@ pub(super) struct Checks {
     sessions: BTreeMap<SessionId, Life>,
     sequences: BTreeMap<String, u64>,
     epoch: u32,
+    pub(super) queues: QueueChecks,
 }
 
 /// A command and its effects.
@@ -89,6 +91,7 @@ impl Checks {
             self.check_event(event, applied, report)?;
         }
         check_locks(applied.after)?;
+        self.queues.check(applied, report)?;
         for id in applied.after.locks.requests().map(|(id, _)| id) {
             if self.ended.contains(&id) {
                 return Err(format!("request {id} has ended, and is back"));
@@ -212,7 +215,7 @@ impl Checks {
                     Err(format!("request {id} ends twice"))
                 }
             }
-            Event::Revoked(..) | Event::SessionEnded(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 

@@ -10,6 +10,8 @@ use crossdock_zab::Zxid;
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
 
+use super::worker::Worker;
+
 /// The names of the locks. The semaphore comes last.
 pub(super) const LOCKS: [&str; 4] = ["a", "b", "c", "permits"];
 const PERMITS: u32 = 3;
@@ -19,6 +21,7 @@ const PERMITS: u32 = 3;
 pub(super) enum Sent {
     Open,
     Acquire(u64),
+    Settle(u64),
     Other,
 }
 
@@ -44,6 +47,7 @@ pub(super) struct Client {
     pub(super) paused_until: u64,
     /// A released request, which is sent once more.
     echo: Option<Acquire>,
+    pub(super) worker: Worker,
 }
 
 impl Client {
@@ -68,9 +72,11 @@ impl Client {
             return Some((of(Operation::KeepAlive(keep_alive)), Sent::Other));
         }
         if random.random_ratio(1, 300) {
-            self.session = None;
-            self.open.clear();
+            self.lose_session();
             return Some((of(Operation::CloseSession(CloseSession { session: session.0 })), Sent::Other));
+        }
+        if random.random_ratio(1, 2) {
+            return self.worker.act(session, now, random);
         }
         if let Some(acquire) = self.echo.take() {
             let number = acquire.number;
@@ -155,17 +161,26 @@ impl Client {
                     self.open.remove(&number);
                 }
             }
+            (Sent::Settle(number), outcome) => self.worker.settled(number, outcome),
             _ => {}
         }
     }
 
-    pub(super) fn notified(&mut self, event: &Event) {
+    fn lose_session(&mut self) {
+        self.session = None;
+        self.open.clear();
+        self.worker = Worker::default();
+    }
+
+    pub(super) fn notified(&mut self, event: &Event, view: &View) {
         let (Event::Granted(id, _) | Event::Ended(id, _) | Event::Revoked(id, _)) = event else {
             if let Event::SessionEnded(session) = event
                 && Some(*session) == self.session
             {
-                (self.session, self.waits_until) = (None, 0);
-                self.open.clear();
+                self.waits_until = 0;
+                self.lose_session();
+            } else if let Some(session) = self.session {
+                self.worker.notified(session, event, view);
             }
             return;
         };
@@ -181,7 +196,7 @@ impl Client {
             Event::Ended(..) => {
                 self.open.remove(&id.number);
             }
-            Event::Revoked(..) | Event::SessionEnded(_) => {}
+            _ => {}
         }
     }
 
@@ -189,10 +204,11 @@ impl Client {
     pub(super) fn resync(&mut self, view: &View) {
         let Some(session) = self.session else { return };
         if view.sessions.get(session).is_none() {
-            (self.session, self.waits_until) = (None, 0);
-            self.open.clear();
+            self.waits_until = 0;
+            self.lose_session();
             return;
         }
+        self.worker.resync(session, view);
         self.open.retain(|number, open| {
             let id = RequestId { session, number: *number };
             open.token = view.locks.request(id).and_then(crossdock_coordination::Request::token);
@@ -205,6 +221,9 @@ impl Client {
         let session = self.session?;
         if view.sessions.get(session).is_none() {
             return Some(format!("session {session} has ended, and its client was not told"));
+        }
+        if let Some(mistake) = self.worker.mistake(session, view) {
+            return Some(mistake);
         }
         self.open.iter().find_map(|(number, open)| {
             let id = RequestId { session, number: *number };

@@ -1,6 +1,8 @@
 //! The world of a run.
 
-use crossdock_coordination::command::{Break, Command, Revoke, Tick};
+use crossdock_coordination::command::{
+    Break, CloseSession, Command, Fate, Join, OpenSession, Revoke, Settle, Settlement, TakeDead, Tick,
+};
 use crossdock_coordination::{InjectedBug, Operation};
 use crossdock_zab::{Epoch, Zxid};
 use prost::Message as _;
@@ -11,6 +13,7 @@ use super::Report;
 use super::checks::{Applied, Checks};
 use super::client::{Client, LOCKS, Sent, of};
 use super::replica::{Entry, Replica};
+use super::worker::{Begun, QUEUES};
 
 /// Real time of a run with faults, in milliseconds, and of the time after it.
 const FAULTS_MS: u64 = 40_000;
@@ -81,6 +84,7 @@ impl World {
             self.now += self.random.random_range(1..500);
             self.step(false).map_err(|problem| format!("in the end: {problem}"))?;
         }
+        self.drain()?;
         while self.catch_up(1, 1_000)? + self.catch_up(0, 1_000)? > 0 {}
         let view = self.reference.state.view();
         if let Some((id, _)) = view.sessions.iter().next() {
@@ -89,10 +93,59 @@ impl World {
         if let Some((name, _)) = view.locks.iter().next() {
             return Err(format!("lock {name} is never released"));
         }
+        if let Some((name, queue)) = view.queues.iter().next() {
+            return Err(format!("queue {name} with {} messages is left", queue.len()));
+        }
+        if view.queues.bytes() != 0 {
+            return Err(format!("queues of nothing count for {} bytes", view.queues.bytes()));
+        }
         if view.next_expiry.is_some() {
             return Err("timers of nothing are left".to_owned());
         }
         Ok(self.report)
+    }
+
+    /// One consumer is left, and processes all messages; the dead letters are dropped.
+    fn drain(&mut self) -> Result<(), String> {
+        self.append(&of(Operation::OpenSession(OpenSession { ttl_ms: 10_000, label: String::new() })), None)?;
+        let session = Zxid::new(Epoch(self.epoch), self.counter).to_u64();
+        for name in QUEUES {
+            let queue = name.to_owned();
+            self.append(&of(Operation::Join(Join { session, queue: queue.clone() })), None)?;
+            loop {
+                let view = self.reference.state.view();
+                let slots =
+                    view.queues.get(name).into_iter().flat_map(|of| of.slots().iter().map(move |slot| (of, slot)));
+                let deliverable = slots.flat_map(|(of, (number, slot))| {
+                    of.deliverable(number).map(move |(place, message)| (slot.holder, place.clone(), message.attempts))
+                });
+                let mut settlements = Vec::new();
+                let mut begun = Vec::new();
+                for (holder, place, attempts) in deliverable.take(100) {
+                    let Some((_, token)) = holder else { return Err("a slot is free".to_owned()) };
+                    let (key, position) = (place.key.to_string(), place.position);
+                    begun.push(Begun { queue: queue.clone(), place, token });
+                    let fate = Some(Fate::Done(bytes::Bytes::new()));
+                    settlements.push(Settlement { key, position, attempts, token: token.0, fate });
+                }
+                if settlements.is_empty() {
+                    break;
+                }
+                for begun in begun {
+                    self.checks.queues.received(&begun, &mut self.report)?;
+                }
+                self.append(&of(Operation::Settle(Settle { session, queue: queue.clone(), settlements })), None)?;
+            }
+            self.take_dead(name, false)?;
+        }
+        self.append(&of(Operation::CloseSession(CloseSession { session })), None)
+    }
+
+    fn take_dead(&mut self, name: &str, is_replayed: bool) -> Result<(), String> {
+        let view = self.reference.state.view();
+        let dead = view.queues.get(name).into_iter().flat_map(|queue| queue.dead_letters(0));
+        let positions = dead.map(|(position, _)| position).take(1_000).collect();
+        self.append(&of(Operation::TakeDead(TakeDead { queue: name.to_owned(), positions, is_replayed })), None)
     }
 
     fn fault(&mut self) -> Result<(), String> {
@@ -129,6 +182,10 @@ impl World {
                 };
                 self.send(&of(operation), None);
             }
+            81..=100 if self.now >= self.leader_works_at => {
+                let queue = QUEUES[self.random.random_range(0..QUEUES.len())];
+                self.take_dead(queue, true)?;
+            }
             _ => {}
         }
         Ok(())
@@ -142,6 +199,9 @@ impl World {
                     && let Some((command, sent)) = client.act(self.now, &mut self.random)
                 {
                     self.send(&command, Some((at, sent)));
+                }
+                while let Some(begun) = self.clients[at].0.worker.take_begun() {
+                    self.checks.queues.received(&begun, &mut self.report)?;
                 }
             }
         }
@@ -231,21 +291,23 @@ impl World {
         let mut has_missed = false;
         let from = self.replicas[at].applied;
         let to = (from + count).min(self.log.len());
-        for entry in &self.log[from..to] {
-            let (outcome, events) = self.replicas[at].apply(entry);
+        // What was applied together becomes visible together, before anyone is told.
+        let applied: Vec<_> = self.log[from..to].iter().map(|entry| self.replicas[at].apply(entry)).collect();
+        let view = self.replicas[at].state.view();
+        for (entry, (outcome, events)) in self.log[from..to].iter().zip(&applied) {
             if let Some((client, sent)) = entry.from
                 && self.clients[client].1 == at
                 && !self.random.random_ratio(1, 10)
             {
-                self.clients[client].0.answered(entry.zxid, sent, &outcome);
+                self.clients[client].0.answered(entry.zxid, sent, outcome);
             }
             if self.random.random_ratio(1, 200) {
                 has_missed = true;
                 continue;
             }
             for (client, _) in self.clients.iter_mut().filter(|(_, uses)| *uses == at) {
-                for event in &events {
-                    client.notified(event);
+                for event in events {
+                    client.notified(event, &view);
                 }
             }
         }
