@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::error::CommandError;
 use crate::machine::{Machine, State};
+use crate::queues::Queues;
 use crate::releases::Releases;
 use crate::requests::Requests;
 use crate::sequences::Sequences;
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) releases: Releases,
     pub(crate) sessions: Sessions,
     pub(crate) sequences: Sequences,
+    pub(crate) queues: Queues,
     /// That of the engine's thread: those of callers may end sooner.
     pub(crate) runtime: Handle,
 }
@@ -63,6 +65,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.shared.sessions.end();
         self.shared.requests.end_all();
+        self.shared.queues.end_all();
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -84,6 +87,7 @@ impl Engine {
             releases: Releases::default(),
             sessions: Sessions::new(options),
             sequences: Sequences::default(),
+            queues: Queues::default(),
         });
         let (stop, stopped) = oneshot::channel();
         let running = run(Arc::clone(&shared), stopped);
@@ -178,15 +182,20 @@ fn holders(outcome: &Outcome) -> Result<u64, CommandError> {
 impl Shared {
     /// Executes a command once.
     pub(crate) async fn execute(&self, operation: Operation) -> Result<Outcome, CommandError> {
-        outcome(self.replica.propose_as(proposal(operation)).await.map(|(_, answer)| answer))
+        self.propose(proposal(operation)).await
+    }
+
+    async fn propose(&self, proposal: Proposal) -> Result<Outcome, CommandError> {
+        outcome(self.replica.propose_as(proposal).await.map(|(_, answer)| answer))
     }
 
     /// Executes a command that may be executed more than once, until its outcome is known or this time.
     pub(crate) async fn execute_by(&self, operation: Operation, deadline: Instant) -> Result<Outcome, CommandError> {
         let mut last = CommandError::TimedOut;
+        let proposal = proposal(operation);
         let attempts = async {
             loop {
-                match self.execute(operation.clone()).await {
+                match self.propose(proposal.clone()).await {
                     Err(CommandError::Cluster(error)) if is_passing(error) => last = error.into(),
                     outcome => return outcome,
                 }

@@ -15,16 +15,19 @@ pub(crate) async fn follow(shared: Arc<Shared>, mut subscription: Subscription<E
                     shared.requests.handle(event);
                     shared.sessions.handle(event);
                 }
+                shared.queues.handle(&shared, &events);
             }
             Notice::Restored(_) | Notice::Missed => {
                 let view = shared.replica.view();
                 shared.requests.compare(&view);
                 shared.sessions.compare(&view);
+                shared.queues.compare(&shared);
             }
             Notice::Role(_) => {}
             Notice::Ended => {
                 shared.requests.end_all();
                 shared.sessions.end();
+                shared.queues.end_all();
                 return;
             }
         }

@@ -5,6 +5,7 @@
 //!     ▲                                │ events
 //!     ├ follow    tells each request what became of it ◀┘
 //!     ├ session   keeps the session of this instance alive
+//!     ├ queues    produces and consumes messages
 //!     ├ releases  releases what was dropped
 //!     └ expiry    proposes ticks while this instance leads
 //! ```
@@ -18,6 +19,7 @@ mod expiry;
 mod follow;
 mod locks;
 mod machine;
+mod queues;
 mod releases;
 mod requests;
 mod sequences;
@@ -27,4 +29,5 @@ pub use engine::{Engine, Options, Running};
 pub use error::{AcquireError, CommandError};
 pub use locks::{Held, LockRequest, Validity, Wait};
 pub use machine::{COORDINATION, Machine, State, add};
+pub use queues::{Consumer, Delivery, EnqueueError, Finished, NewMessage, Placed, SettleError, SlotValidity, Watch};
 pub use requests::Loss;

@@ -96,6 +96,7 @@ impl Requests {
                 }
             }
             Event::SessionEnded(session) => self.end_session(*session),
+            _ => {}
         }
     }
 

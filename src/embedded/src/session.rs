@@ -115,6 +115,14 @@ impl Sessions {
         matches!(&*self.current.borrow(), Current::Open(own) if own.id == id)
     }
 
+    /// Until when the current session is known to live.
+    pub(crate) fn life(&self) -> Option<Arc<Life>> {
+        match &*self.current.borrow() {
+            Current::Open(own) => Some(Arc::clone(&own.life)),
+            Current::None | Current::Over => None,
+        }
+    }
+
     /// Gives up a session, if it is the current one.
     fn give_up(&self, id: SessionId) {
         self.current.send_if_modified(|current| {
@@ -147,7 +155,7 @@ impl Sessions {
         self.current.send_replace(Current::Over);
     }
 
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         matches!(&*self.current.borrow(), Current::Over)
     }
 }
@@ -185,6 +193,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         keep_alive(&shared, id, &life).await;
         shared.sessions.give_up(id);
         shared.requests.end_session(id);
+        shared.queues.end_session(id);
         if !shared.sessions.is_over() {
             shared.sessions.lost.fetch_add(1, Ordering::Relaxed);
             tracing::error!(session = %id, "session with the cluster lost, with everything that this instance held");
@@ -249,6 +258,7 @@ pub(crate) async fn close(shared: &Shared) {
     let Current::Open(own) = current else { return };
     // Before another instance may be granted anything.
     shared.requests.end_session(own.id);
+    shared.queues.end_session(own.id);
     let closing = close_until_done(shared, own.id);
     if timeout(CLOSE_TIMEOUT, closing).await.is_err() {
         tracing::warn!(session = %own.id, "session with the cluster not closed; it expires");

@@ -1,6 +1,7 @@
 //! Engines on real instances.
 
 mod cluster;
+mod queues;
 
 use std::time::Duration;
 

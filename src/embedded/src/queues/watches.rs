@@ -1,0 +1,102 @@
+//! What becomes of the messages that this instance has added and watches.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use crossdock_coordination::event;
+use tokio::sync::oneshot;
+
+use super::producer::Placed;
+
+/// The result of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// What its consumer said.
+    pub result: Bytes,
+    /// It is a dead letter.
+    pub is_dead: bool,
+}
+
+type Key = (Arc<str>, u64);
+
+#[derive(Debug, Default)]
+struct All {
+    waiting: HashMap<Key, oneshot::Sender<Finished>>,
+    /// Queues to which watched messages are being added, with the results that came before the positions of their messages were
+    /// known: answers and events come by different ways.
+    adding: HashMap<Arc<str>, HashMap<u64, Finished>>,
+}
+
+/// The watched messages.
+#[derive(Debug, Default)]
+pub(crate) struct Watches(Arc<Mutex<All>>);
+
+/// Waits for the result of a message.
+#[derive(Debug)]
+pub struct Watch {
+    key: Key,
+    result: oneshot::Receiver<Finished>,
+    all: Arc<Mutex<All>>,
+}
+
+impl Watch {
+    /// Waits for the result. `None` if this instance cannot learn it any more; the message is processed all the same. Cancel
+    /// safe.
+    pub async fn finished(&mut self) -> Option<Finished> {
+        (&mut self.result).await.ok()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&self.key);
+    }
+}
+
+impl Watches {
+    fn lock(&self) -> MutexGuard<'_, All> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watched messages are being added to a queue, by one command at a time.
+    pub(super) fn begin(&self, queue: &str) {
+        self.lock().adding.insert(queue.into(), HashMap::new());
+    }
+
+    /// They were added, or not.
+    pub(super) fn end(&self, queue: &str) {
+        self.lock().adding.remove(queue);
+    }
+
+    /// Watches a message that was just added. The result of one that is a duplicate is not told.
+    pub(super) fn watch(&self, queue: &str, placed: Placed) -> Watch {
+        let (sender, result) = oneshot::channel();
+        let key = (Arc::from(queue), placed.position);
+        let mut all = self.lock();
+        let early = all.adding.get_mut(queue).and_then(|early| early.remove(&placed.position));
+        if let Some(finished) = early {
+            let _ = sender.send(finished);
+        } else if !placed.is_duplicate {
+            all.waiting.insert(key.clone(), sender);
+        }
+        drop(all);
+        Watch { key, result, all: Arc::clone(&self.0) }
+    }
+
+    pub(super) fn finished(&self, finished: &event::Finished) {
+        let key = (Arc::clone(&finished.queue), finished.enqueued_as);
+        let result = Finished { result: finished.result.clone(), is_dead: finished.is_dead };
+        let mut all = self.lock();
+        if let Some(sender) = all.waiting.remove(&key) {
+            let _ = sender.send(result);
+        } else if let Some(early) = all.adding.get_mut(&finished.queue) {
+            early.insert(finished.enqueued_as, result);
+        }
+    }
+
+    /// Results may have been missed.
+    pub(super) fn miss(&self) {
+        self.lock().waiting.clear();
+    }
+}
