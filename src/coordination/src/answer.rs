@@ -68,6 +68,9 @@ pub struct Placed {
     /// Why it was refused.
     #[prost(enumeration = "Refusal", optional, tag = "3")]
     pub refusal: Option<i32>,
+    /// The digest of the message that it is a duplicate of.
+    #[prost(fixed64, tag = "4")]
+    pub digest: u64,
 }
 
 /// See [`Outcome::Settled`].

@@ -278,6 +278,10 @@ pub struct NewMessage {
     /// The session is told what becomes of the message.
     #[prost(bool, tag = "6")]
     pub is_watched: bool,
+    /// A digest of what the id stands for. It is repeated for duplicates, so that their producer can tell another message of the
+    /// same id from them.
+    #[prost(fixed64, tag = "7")]
+    pub digest: u64,
 }
 
 /// Consumes a queue: the session is granted some of its slots.
@@ -381,6 +385,9 @@ pub struct Retry {
     /// After this time, in milliseconds.
     #[prost(uint64, tag = "1")]
     pub delay_ms: u64,
+    /// The message may be the reason why it failed, so that the attempt counts as a failure of it.
+    #[prost(bool, tag = "2")]
+    pub is_failure: bool,
 }
 
 /// See [`Fate::Dead`].

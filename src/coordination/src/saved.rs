@@ -214,6 +214,8 @@ pub struct SavedMessage {
     /// When it takes its place, if it is delayed.
     #[prost(uint64, optional, tag = "10")]
     delayed_until: Option<u64>,
+    #[prost(uint32, tag = "11")]
+    failures: u32,
 }
 
 /// A dead letter of a queue.
@@ -238,6 +240,8 @@ pub struct SavedRemembered {
     position: u64,
     #[prost(uint64, tag = "4")]
     until: u64,
+    #[prost(fixed64, tag = "5")]
+    digest: u64,
 }
 
 pub(crate) fn save(view: &View) -> impl Iterator<Item = Saved> {
@@ -334,8 +338,14 @@ fn queue_of<'v>(name: &'v Arc<str>, queue: &'v Queue) -> impl Iterator<Item = Pa
             Some(Part::Message(message_of(name, key, message.enqueued_as, message, Some(time))))
         }
         Due::Forget(id) => {
-            let Remembered { position, until } = queue.remembered(id)?;
-            Some(Part::Remembered(SavedRemembered { queue: name.to_string(), id: id.to_string(), position, until }))
+            let Remembered { position, until, digest } = queue.remembered(id)?;
+            Some(Part::Remembered(SavedRemembered {
+                queue: name.to_string(),
+                id: id.to_string(),
+                position,
+                until,
+                digest,
+            }))
         }
         // The message says so.
         Due::Retry(_) => None,
@@ -365,6 +375,7 @@ fn message_of(
         not_before: message.not_before,
         watcher: message.watcher.map_or(0, |session| session.0),
         delayed_until,
+        failures: message.failures,
     }
 }
 
@@ -408,8 +419,8 @@ pub(crate) fn restore(saved: Saved, state: &mut View, context: &mut Context<'_>)
             let letter = DeadLetter { key, message, reason: reason.into(), since };
             state.queues.restore(&queue, context, |queue, totals| queue.put_dead(position, letter, totals));
         }
-        Part::Remembered(SavedRemembered { queue, id, position, until }) => {
-            let remembered = Remembered { position, until };
+        Part::Remembered(SavedRemembered { queue, id, position, until, digest }) => {
+            let remembered = Remembered { position, digest, until };
             state.queues.restore(&queue.into(), context, |queue, totals| {
                 queue.remember(id.into(), remembered, totals);
             });
@@ -434,6 +445,7 @@ fn read_message(saved: SavedMessage) -> (Arc<str>, Arc<str>, u64, queues::Messag
         enqueued: saved.enqueued,
         enqueued_as: saved.enqueued_as,
         attempts: saved.attempts,
+        failures: saved.failures,
         not_before: saved.not_before,
         watcher: (saved.watcher != 0).then_some(SessionId(saved.watcher)),
     };

@@ -64,10 +64,10 @@ fn messages_of_a_key_are_delivered_one_after_another() {
     join(&mut log, session);
     let done = Fate::Done(Vec::new().into());
     assert_eq!(settle(&mut log, session, &done), [1, 2, 4, 5]);
-    assert_eq!(settle(&mut log, session, &Fate::Retry(Retry { delay_ms: 500 })), [3]);
+    assert_eq!(settle(&mut log, session, &Fate::Retry(Retry { delay_ms: 500, is_failure: true })), [3]);
     assert_eq!(settle(&mut log, session, &done), [0; 0], "the message waits, and so does the one behind it");
     log.pass(500);
-    assert_eq!(settle(&mut log, session, &Fate::Retry(Retry { delay_ms: 0 })), [3]);
+    assert_eq!(settle(&mut log, session, &Fate::Retry(Retry { delay_ms: 0, is_failure: false })), [3]);
     assert_eq!(deliverable(&log.state.view())[0].3, 2, "it was attempted twice");
     assert_eq!(settle(&mut log, session, &Fate::Dead(Dead { reason: "no".to_owned(), ..Dead::default() })), [3]);
     assert_eq!(settle(&mut log, session, &done), [6]);
@@ -98,8 +98,11 @@ fn a_delayed_message_takes_its_place_when_it_is_due() {
 fn duplicates_are_recognized_within_their_window() {
     let mut log = Log::new();
     let session = log.session(60_000);
-    let with_id = || vec![NewMessage { id: "42".to_owned(), window_ms: 1_000, ..message("a") }];
-    let placed = |position, is_duplicate| vec![Placed { position, is_duplicate, refusal: None }];
+    let with_id = || vec![NewMessage { id: "42".to_owned(), window_ms: 1_000, digest: 7, ..message("a") }];
+    let placed = |position, is_duplicate| {
+        let digest = if is_duplicate { 7 } else { 0 };
+        vec![Placed { position, is_duplicate, refusal: None, digest }]
+    };
     assert_eq!(enqueue(&mut log, session, 1, with_id()), placed(1, false));
     join(&mut log, session);
     settle(&mut log, session, &Fate::Done(Vec::new().into()));

@@ -59,6 +59,8 @@ pub struct Message {
     pub enqueued_as: u64,
     /// How often it was delivered and is to be delivered again.
     pub attempts: u32,
+    /// How many of these attempts were failures of the message.
+    pub failures: u32,
     /// It is delivered again when this is due, by the state's clock.
     pub not_before: Option<u64>,
     /// The session that is told what becomes of it.

@@ -10,7 +10,7 @@ use super::Totals;
 use super::message::{DeadLetter, Message, Place, check};
 use super::slots::{Change, Slot, Slots};
 use crate::answer::{Placed, Refusal};
-use crate::command::{Fate, HeldSlot, NewMessage, Settlement};
+use crate::command::{Fate, HeldSlot, NewMessage, Retry, Settlement};
 use crate::context::{Context, Timer};
 use crate::event::{Event, Finished, Ready, SlotOf};
 use crate::ids::{SessionId, Token};
@@ -37,6 +37,7 @@ type DueKey = (u64, u64, u8);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Remembered {
     pub(crate) position: u64,
+    pub(crate) digest: u64,
     /// When it is forgotten, by the state's clock.
     pub(crate) until: u64,
 }
@@ -157,15 +158,23 @@ impl Queue {
         if let Some(known) = self.ids.get(new.id.as_str()).filter(|_| !new.id.is_empty()) {
             let is_ended = known.until <= context.now && !context.has_bug(InjectedBug::DuplicateOutsideWindow);
             if !is_ended && !context.has_bug(InjectedBug::AcceptDuplicate) {
-                return Ok(Placed { position: known.position, is_duplicate: true, refusal: None });
+                let (position, digest) = (known.position, known.digest);
+                return Ok(Placed { position, is_duplicate: true, refusal: None, digest });
             }
         }
         // A slice of the command would keep all of it in memory.
         let payload = Bytes::copy_from_slice(&new.payload);
         let position = totals.last_position + 1;
         let watcher = new.is_watched.then_some(watcher);
-        let message =
-            Message { payload, enqueued: time, enqueued_as: position, attempts: 0, not_before: None, watcher };
+        let message = Message {
+            payload,
+            enqueued: time,
+            enqueued_as: position,
+            attempts: 0,
+            failures: 0,
+            not_before: None,
+            watcher,
+        };
         let is_remembered = !new.id.is_empty() && new.window_ms > 0;
         let id_bytes = if is_remembered { new.id.len() + MESSAGE_OVERHEAD } else { 0 };
         let bytes = message.bytes() + new.key.len() + id_bytes;
@@ -175,7 +184,7 @@ impl Queue {
         totals.last_position = position;
         if is_remembered {
             let until = context.now.saturating_add(new.window_ms);
-            self.remember(new.id.into(), Remembered { position, until }, totals);
+            self.remember(new.id.into(), Remembered { position, digest: new.digest, until }, totals);
         }
         if new.delay_ms > 0 {
             let due = context.now.saturating_add(new.delay_ms);
@@ -183,7 +192,7 @@ impl Queue {
         } else {
             self.append(&Place::new(new.key.into(), position), &Arc::new(message), totals, context);
         }
-        Ok(Placed { position, is_duplicate: false, refusal: None })
+        Ok(Placed { position, ..Placed::default() })
     }
 
     /// Adds a message at the end of its lane, and offers it if it is the first one.
@@ -238,7 +247,7 @@ impl Queue {
                     self.tell_watcher(&message, &result, false, context);
                 }
             }
-            Fate::Retry(retry) => self.retry(place, retry.delay_ms, context),
+            Fate::Retry(retry) => self.retry(place, &retry, context),
             Fate::Dead(dead) => {
                 let Some(message) = self.remove(&place, totals, context) else { return Ok(()) };
                 self.tell_watcher(&message, &dead.result, true, context);
@@ -251,11 +260,12 @@ impl Queue {
     }
 
     /// Lets a message be delivered once more, now or later. It stays the first of its lane.
-    fn retry(&mut self, place: Place, delay_ms: u64, context: &mut Context<'_>) {
-        let not_before = (delay_ms > 0).then(|| context.now.saturating_add(delay_ms));
+    fn retry(&mut self, place: Place, retry: &Retry, context: &mut Context<'_>) {
+        let not_before = (retry.delay_ms > 0).then(|| context.now.saturating_add(retry.delay_ms));
         let Some(message) = self.messages.get_mut(&place) else { return };
         let changed = Arc::make_mut(message);
         changed.attempts = changed.attempts.saturating_add(1);
+        changed.failures = changed.failures.saturating_add(u32::from(retry.is_failure));
         changed.not_before = not_before;
         let message = Arc::clone(message);
         if context.has_bug(InjectedBug::NoRetry) {
@@ -361,7 +371,7 @@ impl Queue {
             if is_replayed {
                 totals.last_position += 1;
                 let position = totals.last_position;
-                let message = Message { attempts: 0, enqueued_as: position, ..letter.message.clone() };
+                let message = Message { attempts: 0, failures: 0, enqueued_as: position, ..letter.message.clone() };
                 self.append(&Place::new(Arc::clone(&letter.key), position), &Arc::new(message), totals, context);
             }
         }

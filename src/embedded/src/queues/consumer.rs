@@ -135,11 +135,12 @@ impl Delivery {
     }
 
     /// The message is delivered again after a time, up to 30 days, before those behind it; otherwise like [`Delivery::done`].
+    /// `is_failure` counts the attempt as a failure of the message.
     ///
     /// # Errors
     /// See [`SettleError`].
-    pub async fn retry(self, delay: Duration) -> Result<(), SettleError> {
-        self.settle(retry(delay)).await
+    pub async fn retry(self, delay: Duration, is_failure: bool) -> Result<(), SettleError> {
+        self.settle(retry(delay, is_failure)).await
     }
 
     /// The message becomes a dead letter for this reason, with a result for its producer; otherwise like [`Delivery::done`].
@@ -163,12 +164,12 @@ impl Drop for Delivery {
     fn drop(&mut self) {
         if let Some(ripe) = self.ripe.take() {
             let (done, _) = oneshot::channel();
-            self.consuming.settle(&self.shared, &ripe, retry(DROPPED_DELAY), done);
+            self.consuming.settle(&self.shared, &ripe, retry(DROPPED_DELAY, true), done);
         }
     }
 }
 
-fn retry(delay: Duration) -> Fate {
+fn retry(delay: Duration, is_failure: bool) -> Fate {
     let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX).min(MESSAGE_DELAY_MS_MAX);
-    Fate::Retry(Retry { delay_ms })
+    Fate::Retry(Retry { delay_ms, is_failure })
 }

@@ -33,6 +33,8 @@ pub struct NewMessage {
     pub delay: Duration,
     /// An id of up to 512 bytes, and how long it is remembered: a message with the same id is a duplicate meanwhile.
     pub id: Option<(String, Duration)>,
+    /// A digest of what the id stands for, which duplicates are told.
+    pub digest: u64,
 }
 
 /// Where a message was placed.
@@ -40,8 +42,16 @@ pub struct NewMessage {
 pub struct Placed {
     /// The position, which identifies the message, or the one that it is a duplicate of.
     pub position: u64,
-    /// It is a duplicate, and was not added.
-    pub is_duplicate: bool,
+    /// It is a duplicate of a message with this digest, and was not added.
+    pub duplicate_of: Option<u64>,
+}
+
+impl Placed {
+    /// Whether it is a duplicate, and was not added.
+    #[must_use]
+    pub fn is_duplicate(&self) -> bool {
+        self.duplicate_of.is_some()
+    }
 }
 
 /// Why a message was not added.
@@ -85,9 +95,9 @@ pub(super) async fn enqueue(shared: &Arc<Shared>, queue: &str, message: NewMessa
     let (answer, answered) = oneshot::channel();
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let (id, window_ms) = message.id.map_or_else(Default::default, |(id, window)| (id, millis(window)));
-    let NewMessage { key, payload, delay, .. } = message;
+    let NewMessage { key, payload, delay, digest, .. } = message;
     let delay_ms = millis(delay);
-    let message = command::NewMessage { key, payload, delay_ms, id, window_ms, is_watched };
+    let message = command::NewMessage { key, payload, delay_ms, id, window_ms, is_watched, digest };
     let is_added = shared.queues.producers.add(queue, Waiting { message, answer }, || {
         // It goes on for the others if this caller does not wait any longer.
         shared.runtime.spawn(produce(Arc::clone(shared), queue.to_owned()));
@@ -210,7 +220,10 @@ async fn send(
 
 fn read(placed: &answer::Placed) -> Result<Placed, EnqueueError> {
     match placed.refusal.map(Refusal::try_from) {
-        None => Ok(Placed { position: placed.position, is_duplicate: placed.is_duplicate }),
+        None => {
+            let duplicate_of = placed.is_duplicate.then_some(placed.digest);
+            Ok(Placed { position: placed.position, duplicate_of })
+        }
         Some(Ok(refusal)) => Err(EnqueueError::Refused(refusal)),
         Some(Err(_)) => Err(EnqueueError::Refused(Refusal::Unreadable)),
     }

@@ -77,7 +77,7 @@ impl Watches {
         let early = all.adding.get_mut(queue).and_then(|early| early.remove(&placed.position));
         if let Some(finished) = early {
             let _ = sender.send(finished);
-        } else if !placed.is_duplicate {
+        } else if !placed.is_duplicate() {
             all.waiting.insert(key.clone(), sender);
         }
         drop(all);

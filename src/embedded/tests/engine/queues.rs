@@ -52,7 +52,7 @@ async fn consume(engine: Engine, service: Service) {
             let attempts = delivery.message().attempts;
             // Some messages are delivered again.
             let _ = if attempts == 0 && text(&delivery).ends_with('7') {
-                delivery.retry(Duration::from_millis(5)).await
+                delivery.retry(Duration::from_millis(5), true).await
             } else {
                 delivery.done(Vec::new().into()).await
             };

@@ -279,12 +279,16 @@ fn message(random: &mut ChaCha8Rng) -> NewMessage {
         id: id.to_owned(),
         window_ms: [0, 300, 4_000][random.random_range(0..3)],
         is_watched: random.random_ratio(1, 2),
+        digest: random.random(),
     }
 }
 
 fn fate(random: &mut ChaCha8Rng) -> Fate {
     match random.random_range(0..10) {
-        0 | 1 => Fate::Retry(Retry { delay_ms: [0, 200, 2_000][random.random_range(0..3)] }),
+        0 | 1 => {
+            let delay_ms = [0, 200, 2_000][random.random_range(0..3)];
+            Fate::Retry(Retry { delay_ms, is_failure: random.random_ratio(1, 2) })
+        }
         2 => Fate::Dead(Dead { reason: "simulated".to_owned(), result: Vec::new().into() }),
         _ => Fate::Done(vec![1].into()),
     }
