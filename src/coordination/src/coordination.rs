@@ -90,10 +90,16 @@ impl Coordination {
         (&mut self.state, Context { zxid, now, effects: &mut self.effects })
     }
 
+    /// By the clock, a time before which nothing expires; `None` if nothing does.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<u64> {
+        self.effects.timers.next()
+    }
+
     /// The current state. It shares what does not change later.
     #[must_use]
     pub fn view(&self) -> View {
-        View { next_expiry: self.effects.timers.next(), ..self.state.clone() }
+        View { next_expiry: self.next_expiry(), ..self.state.clone() }
     }
 
     /// Becomes the initial state.

@@ -18,6 +18,8 @@ pub enum Event {
     Revoked(RequestId, Arc<str>),
     /// A session has ended; its requests as well.
     SessionEnded(SessionId),
+    /// Something expires sooner than anything did before these commands.
+    ExpiresSooner,
     /// A session delivers the messages of a slot of a queue from now on. Those that are in it already are not told one by one;
     /// see [`Queue::deliverable`](crate::Queue::deliverable).
     SlotGranted(SlotOf),

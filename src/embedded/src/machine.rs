@@ -48,6 +48,7 @@ impl StateMachine for Machine {
 
     fn apply(&mut self, commands: &[Command], outbox: &mut Outbox<Event>) {
         self.0.observe(outbox.is_observed());
+        let expired_first = self.0.next_expiry();
         for (at, command) in commands.iter().enumerate() {
             let answer = self.0.apply(command.zxid, command.time, command.payload.clone());
             if command.is_awaited {
@@ -56,6 +57,10 @@ impl StateMachine for Machine {
         }
         for event in self.0.take_events() {
             outbox.event(event);
+        }
+        let is_sooner = |next: u64| expired_first.is_none_or(|before| next < before);
+        if outbox.is_observed() && self.0.next_expiry().is_some_and(is_sooner) {
+            outbox.event(Event::ExpiresSooner);
         }
     }
 

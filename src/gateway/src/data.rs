@@ -7,6 +7,7 @@
 //! ```
 
 mod counted;
+mod deliver;
 mod ingress;
 mod picker;
 mod policies;
@@ -17,5 +18,6 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use deliver::deliver;
 pub(crate) use ingress::Opener;
 pub(crate) use policies::{Policy, policies_of};

@@ -7,16 +7,18 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actix::{Actor as _, Addr};
+use actix_rt::task::JoinHandle;
 use crossdock_cluster::{Machines, Node, StartError};
 use crossdock_embedded::{Engine, Options};
 use crossdock_ports::Adapter;
 use crossdock_routing::Plan;
 use crossdock_settings::Diagnostics;
+use tokio_util::sync::CancellationToken;
 
 use crate::actors::{Apply, Guardian, Listening, ReloadRoutes, Routes, StopAll};
 use crate::admin::{Admin, AdminState};
 use crate::config::{ClusterConfig, Config, load_config};
-use crate::data::Opener;
+use crate::data::{Opener, deliver};
 use crate::error::{ApplyError, LoadError};
 use crate::generation::{CurrentGeneration, Generation};
 use crate::process::ProcessState;
@@ -36,7 +38,27 @@ pub struct Running {
     listening: Vec<Listening>,
     admin: Option<Admin>,
     cluster: Option<Member>,
+    ordered: Option<Ordered>,
     drain: Duration,
+}
+
+/// Delivers the messages of routes with an order over all instances.
+struct Ordered {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Ordered {
+    fn start(opener: Opener, engine: Engine) -> Self {
+        let stop = CancellationToken::new();
+        let delivering = deliver(opener, engine, stop.clone());
+        let task = actix_rt::spawn(async move {
+            if let Err(problem) = delivering.await {
+                tracing::error!(%problem, "messages with an order over all instances are not delivered by this instance");
+            }
+        });
+        Self { stop, task }
+    }
 }
 
 /// The plan of one generation.
@@ -156,6 +178,7 @@ impl Gateway {
             adapters: Arc::clone(&self.adapters),
             boot: rand::random(),
         };
+        let ordered = cluster.as_ref().map(|member| Ordered::start(opener.clone(), member.engine.clone()));
         let guardian = Guardian::new(config.workers, Arc::new(opener), Arc::clone(&process)).start();
         let listening = guardian.send(Apply(config.listeners)).await.map_err(|_| ApplyError::Stopping)??;
         let last_error = Arc::new(Mutex::new(None));
@@ -206,6 +229,7 @@ impl Gateway {
             listening,
             admin,
             cluster,
+            ordered,
             drain: config.drain,
         })
     }
@@ -281,7 +305,13 @@ impl Running {
     /// Stops: readiness fails, nothing new is accepted, and messages in flight complete. Returns whether all of them completed in time.
     pub async fn stop(self) -> bool {
         self.current.drain();
-        let stopped = tokio::time::timeout(self.drain, self.guardian.send(StopAll)).await.is_ok();
+        let until = tokio::time::Instant::now() + self.drain;
+        let mut stopped = tokio::time::timeout_at(until, self.guardian.send(StopAll)).await.is_ok();
+        // Callers may have waited for messages of its queues until now.
+        if let Some(Ordered { stop, task }) = self.ordered {
+            stop.cancel();
+            stopped &= tokio::time::timeout_at(until, task).await.is_ok();
+        }
         if let Some(cluster) = self.cluster {
             cluster.stop().await;
         }

@@ -1,7 +1,7 @@
 //! The adapter of a protocol: reads its settings into specs and opens ports from them.
 
 use std::any::Any;
-use std::fmt::Debug;
+use std::fmt::{self, Debug, Display};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -57,6 +57,14 @@ pub struct Address {
     pub path: PathTemplate,
     /// Required headers. The entry with more of them takes precedence.
     pub headers: Vec<HeaderCondition>,
+}
+
+/// The same for all instances with the same routes: method, listener, path and headers.
+impl Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.method, self.listener, self.path.as_str())?;
+        self.headers.iter().try_for_each(|header| write!(f, " {}: {}", header.name, header.value))
+    }
 }
 
 /// A required header with exactly this value.

@@ -22,13 +22,15 @@ use crate::steps::StepReader;
 
 pub use deadline::DeadlinePolicy;
 pub use idempotency::IdempotencyPolicy;
-pub use order::OrderPolicy;
+pub use order::{ClusterOrder, OrderPolicy};
 
 choices! {
     /// Where a guarantee by key holds.
     pub(crate) enum Scope {
         /// In this instance of the gateway, for as long as it runs.
         Instance = "instance",
+        /// In all instances of the cluster.
+        Cluster = "cluster",
     }
 }
 
@@ -64,12 +66,22 @@ pub(crate) struct PolicyContext<'r> {
     pub(crate) call: Option<&'r Arc<CallType>>,
     pub(crate) delivery: Option<Delivery>,
     pub(crate) services: &'r ServiceCatalog,
+    /// The instance is a member of a cluster.
+    pub(crate) has_cluster: bool,
 }
 
 impl PolicyContext<'_> {
     /// The span of a key of the route.
     fn span(&self, key: &str) -> Span {
         self.node.get(key).map_or(self.node.span, |node| node.span)
+    }
+
+    /// Whether messages are answered once a queue of the cluster has them: `order` says so.
+    fn accepts_in_cluster(&self) -> bool {
+        let Some(order) = self.node.get(OrderPolicy::KEY) else { return false };
+        let is = |key: &str, value: &str| order.get(key).and_then(Node::text).is_some_and(|text| text == value);
+        let answers_outcome = self.entries.iter().all(|entry| !entry.capabilities().acknowledges);
+        is("scope", "cluster") && (is("answer", "accepted") || order.get("answer").is_none() && !answers_outcome)
     }
 
     /// Whether the route serves a call with a stream.

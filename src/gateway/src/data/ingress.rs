@@ -26,6 +26,7 @@ use crate::process::{Fence, Place, ProcessState};
 use crate::stats::{Phases, Stats};
 
 /// Opens an ingress for each data arbiter.
+#[derive(Clone)]
 pub(crate) struct Opener {
     pub(crate) current: Arc<CurrentGeneration>,
     pub(crate) stats: Arc<Stats>,
@@ -79,6 +80,10 @@ impl DataArbiter {
         }
     }
 
+    pub(super) fn generation(&self) -> Arc<Generation> {
+        Arc::clone(&self.current.load())
+    }
+
     pub(super) fn shards(&self, generation: &Arc<Generation>) -> Result<Rc<Shards>, Fault> {
         let mut held = self.shards.borrow_mut();
         if let Some(shards) = held.as_ref().filter(|shards| shards.generation().number == generation.number) {
@@ -116,7 +121,13 @@ impl DataArbiter {
             entry: Arc::clone(entry),
             params,
             request_headers: Arc::clone(&route.headers.request),
-            exchange: Box::new(RouteExchange { shards, route: found.route, entry: found.entry, fence }),
+            exchange: Box::new(RouteExchange {
+                shards,
+                route: found.route,
+                entry: found.entry,
+                fence,
+                is_in_turn: false,
+            }),
         })
     }
 }
@@ -193,6 +204,8 @@ pub(super) struct RouteExchange {
     pub(super) entry: usize,
     /// The lock of the entry, if one instance of the cluster reads it at a time.
     pub(super) fence: Option<Fence>,
+    /// The message comes from the queue of the route.
+    pub(super) is_in_turn: bool,
 }
 
 impl Exchange for RouteExchange {

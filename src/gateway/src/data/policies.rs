@@ -13,11 +13,13 @@
 
 mod idempotency;
 mod order;
+mod ordered;
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crossdock_embedded::Engine;
 use crossdock_message::{ByteString, Code, Deadline, Fault, Message, RequestContext, Retry};
 use crossdock_ports::{Head, LocalFuture, OrderGuard, Outcome};
 use crossdock_routing::RoutePlan;
@@ -51,8 +53,21 @@ pub(crate) trait Policy: Send + Sync {
 
 /// A message that waits to be admitted. Dropping it withdraws the message.
 pub(crate) trait Arrived {
-    /// Admits the message; the error is its outcome without any step.
-    fn admit(self: Box<Self>) -> LocalFuture<'static, Result<Option<Box<dyn Admitted>>, Outcome>>;
+    /// Admits the message, or answers it without any step.
+    fn admit(self: Box<Self>) -> LocalFuture<'static, Result<Option<Box<dyn Admitted>>, Answer>>;
+}
+
+/// The outcome of a message that is not processed by steps here.
+pub(crate) struct Answer {
+    outcome: Outcome,
+    /// It is, or was, processed by an instance that counts it.
+    is_counted: bool,
+}
+
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, is_counted: false }
+    }
 }
 
 /// A message that was admitted. Dropping it means that its processing failed unexpectedly.
@@ -73,6 +88,8 @@ pub(crate) struct Arrival<'m> {
     pub(crate) entry: usize,
     /// Keeps its position in the order over several attempts, if its adapter redelivers messages; then no caller waits for a reply.
     pub(crate) guard: Option<&'m Rc<OrderGuard>>,
+    /// It comes from the queue of its route: it is its turn in the order over all instances.
+    pub(crate) is_in_turn: bool,
     /// The end of the wait; `None` for a redelivered message without a deadline of its own.
     pub(crate) until: Option<Instant>,
     scope: &'m Scope<'m>,
@@ -98,12 +115,19 @@ impl Arrival<'_> {
 }
 
 /// The policies of a route that have state at run time, in the order of execution.
-pub(crate) fn policies_of(plan: &RoutePlan, state: &Arc<RouteState>) -> Vec<Box<dyn Policy>> {
+pub(crate) fn policies_of(
+    plan: &RoutePlan,
+    state: &Arc<RouteState>,
+    coordination: Option<&Engine>,
+) -> Vec<Box<dyn Policy>> {
     let mut policies: Vec<Box<dyn Policy>> = Vec::new();
     if let Some(order) = &plan.policies.order {
-        policies.push(Box::new(order::Order::new(order, state)));
+        policies.push(match &order.cluster {
+            None => Box::new(order::Order::new(order, state)),
+            Some(cluster) => Box::new(ordered::Ordered::new(plan, order, *cluster, state, coordination)),
+        });
     }
-    if let Some(idempotency) = &plan.policies.idempotency {
+    if let Some(idempotency) = plan.policies.idempotency.as_ref().filter(|policy| !policy.in_cluster) {
         policies.push(Box::new(idempotency::Idempotency::new(idempotency, state)));
     }
     policies
@@ -125,8 +149,8 @@ impl RouteExchange {
         for policy in arrived {
             match policy.admit().await {
                 Ok(policy) => admitted.extend(policy),
-                Err(outcome) => {
-                    let outcome = self.without_steps(outcome, context);
+                Err(Answer { outcome, is_counted }) => {
+                    let outcome = if is_counted { outcome } else { self.without_steps(outcome, context) };
                     end(admitted, &outcome);
                     return outcome;
                 }
@@ -176,7 +200,8 @@ impl RouteExchange {
                 meter: &meter,
                 limits: &generation.limits,
             };
-            let arrival = Arrival { request: &request, entry: self.entry, guard, until, scope: &scope };
+            let is_in_turn = self.is_in_turn;
+            let arrival = Arrival { request: &request, entry: self.entry, guard, is_in_turn, until, scope: &scope };
             let policies = &generation.routes[self.route].policies;
             policies.iter().filter_map(|policy| policy.arrive(&arrival).transpose()).collect::<Result<_, _>>()?
         };

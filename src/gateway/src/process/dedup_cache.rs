@@ -62,8 +62,7 @@ impl DedupEntry {
     /// The outcome of another message with the same key.
     pub(crate) fn outcome(self, content: u64, wants_reply: bool) -> Outcome {
         if self.content != content {
-            let message = "the key was used by a different message; use a new key for each message";
-            return Outcome::Failed(Fault::caller(Code::InvalidArgument, "KEY_REUSED", message).with_http_status(422));
+            return Outcome::Failed(key_reused());
         }
         match self.reply {
             Reply::None => Outcome::Accepted,
@@ -82,6 +81,12 @@ impl DedupEntry {
             Reply::None | Reply::TooLarge => ENTRY_BYTES,
         }
     }
+}
+
+/// The fault of a message whose key another message had.
+pub(crate) fn key_reused() -> Fault {
+    let message = "the key was used by a different message; use a new key for each message";
+    Fault::caller(Code::InvalidArgument, "KEY_REUSED", message).with_http_status(422)
 }
 
 /// A copy that does not share the buffers that the reply was read into.

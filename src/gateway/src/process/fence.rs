@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crossdock_coordination::Token;
-use crossdock_embedded::{Held, Loss, Validity};
+use crossdock_embedded::{Held, Loss, SlotValidity, Validity};
 use crossdock_message::{ByteString, Code, Fault, Message};
 
 use super::singletons::Turn;
@@ -11,24 +11,46 @@ use super::singletons::Turn;
 /// The header with the fencing token.
 const HEADER: ByteString = ByteString::from_static("crossdock-fence");
 
-/// A lock that is held. It is released once the last clone is dropped: each call under it has one until it ends, even if its
+/// A lock that is held, or the slot of a message. It is released once the last clone is dropped: each call under it has one until it ends, even if its
 /// caller has left, so that the next holder does not overlap with it.
 #[derive(Clone)]
 pub(crate) struct Fence {
     token: ByteString,
-    validity: Validity,
-    _held: Arc<Held>,
+    guard: Guard,
     /// The lock that was held before.
     outer: Option<Arc<Fence>>,
     /// The message is one of an entry that one instance reads at a time.
     _turn: Option<Arc<Turn>>,
 }
 
+/// What must be held.
+#[derive(Clone)]
+enum Guard {
+    Lock(Validity, #[expect(dead_code, reason = "releases the lock when dropped")] Arc<Held>),
+    /// The slot of a message of a queue.
+    Slot(SlotValidity),
+}
+
+impl Guard {
+    fn holds(&self) -> bool {
+        match self {
+            Self::Lock(validity, _) => validity.holds(),
+            Self::Slot(validity) => validity.holds(),
+        }
+    }
+}
+
 impl Fence {
     pub(crate) fn new(held: &Arc<Held>, outer: Option<Self>) -> Self {
         let Token(token) = held.token();
-        let (validity, outer) = (held.validity(), outer.map(Arc::new));
-        Self { token: token.to_string().into(), validity, _held: Arc::clone(held), outer, _turn: None }
+        let guard = Guard::Lock(held.validity(), Arc::clone(held));
+        Self { token: token.to_string().into(), guard, outer: outer.map(Arc::new), _turn: None }
+    }
+
+    /// The fence of a message of a queue, which one instance delivers at a time.
+    pub(crate) fn of_slot(validity: SlotValidity) -> Self {
+        let token = validity.token().to_string().into();
+        Self { token, guard: Guard::Slot(validity), outer: None, _turn: None }
     }
 
     /// The fence of a message of an entry that one instance reads at a time.
@@ -49,7 +71,7 @@ impl Fence {
 
     /// Whether this lock and those around it are held, as far as this instance knows.
     pub(crate) fn holds(&self) -> bool {
-        self.validity.holds() && self.outer.as_ref().is_none_or(|outer| outer.holds())
+        self.guard.holds() && self.outer.as_ref().is_none_or(|outer| outer.holds())
     }
 
     /// Checks the locks before an attempt of a call: after a pause, they may be lost without a notice.

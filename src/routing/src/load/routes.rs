@@ -114,6 +114,7 @@ impl Loader<'_> {
             call: call.as_ref(),
             delivery: settings.delivery,
             services: &self.services,
+            has_cluster: self.inputs.has_cluster,
         };
         let policies = policies.check(&context, reader);
         let errors = ErrorRule::check_all(&settings.errors, &self.services, reader);

@@ -23,6 +23,8 @@ settings! {
 }
 
 const KEYS_MAX: usize = 10_000_000;
+/// The longest window of a queue of the cluster.
+const WINDOW_MAX: StdDuration = StdDuration::from_secs(30 * 86_400);
 
 /// How duplicates of a message are recognized.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub struct IdempotencyPolicy {
     pub window: StdDuration,
     /// The number of keys that are remembered.
     pub keys_max: usize,
+    /// Keys are remembered with the messages of the route's queue, by all instances.
+    pub in_cluster: bool,
 }
 
 impl Policy for IdempotencyPolicy {
@@ -47,10 +51,16 @@ impl Policy for IdempotencyPolicy {
         route: &PolicyContext<'_>,
         reader: &mut Reader<'_>,
     ) -> Option<Option<Self>> {
-        let Some(IdempotencySettings { key, window, max, scope: Scope::Instance }) = settings else {
-            return Some(None);
-        };
+        let Some(IdempotencySettings { key, window, max, scope }) = settings else { return Some(None) };
         let span = route.span(Self::KEY);
+        let in_cluster = scope == Scope::Cluster;
+        if in_cluster && !route.accepts_in_cluster() {
+            let message = "`scope: cluster` remembers keys with the messages of the queue that `order: { scope: cluster, answer: accepted }` has";
+            reader.error("idempotency", span, message, "add that `order` to the route, or remove `scope`");
+        }
+        if in_cluster && window.0 > WINDOW_MAX {
+            reader.error("window", span, "`window` can be at most 30 days", "write for example `window: 24h`");
+        }
         if route.is_streaming() {
             let message = "`idempotency` cannot be combined with a stream";
             reader.error("stream", span, message, "remove `idempotency`");
@@ -62,12 +72,15 @@ impl Policy for IdempotencyPolicy {
             reader.error("window", span, format!("`max` must be between 1 and {KEYS_MAX}"), "");
         }
         let key = route.expression(&key.0, reader)?;
-        Some(Some(Self { key, window: window.0, keys_max: max }))
+        Some(Some(Self { key, window: window.0, keys_max: max, in_cluster }))
     }
 
     fn describe(plan: &Option<Self>) -> Option<String> {
         let plan = plan.as_ref()?;
         let (key, window, max) = (plan.key.source(), plan.window, plan.keys_max);
+        if plan.in_cluster {
+            return Some(format!("by {key}, remembered for {window:?}, over all instances of the cluster"));
+        }
         Some(format!("by {key}, remembered for {window:?} or {max} keys, in this instance"))
     }
 }

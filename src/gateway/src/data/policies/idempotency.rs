@@ -9,7 +9,7 @@ use crossdock_ports::{LocalFuture, Outcome};
 use crossdock_routing::IdempotencyPolicy;
 use crossdock_routing::expression::Expression;
 
-use super::{Admitted, Arrival, Arrived, Policy, wait_until};
+use super::{Admitted, Answer, Arrival, Arrived, Policy, wait_until};
 use crate::process::{DedupEntry, KeyLock, RouteState, predecessor_redelivered};
 
 pub(super) struct Idempotency {
@@ -82,14 +82,14 @@ impl Waiting {
 }
 
 impl Arrived for Waiting {
-    fn admit(self: Box<Self>) -> LocalFuture<'static, Result<Option<Box<dyn Admitted>>, Outcome>> {
+    fn admit(self: Box<Self>) -> LocalFuture<'static, Result<Option<Box<dyn Admitted>>, Answer>> {
         Box::pin(async move {
             let lock = self.lock().await.map_err(Outcome::Failed)?;
             match self.state.processed.get(&self.key, Instant::now()) {
                 None => Ok(Some(Box::new(Processing { message: *self, lock }) as Box<dyn Admitted>)),
                 Some(entry) => {
                     lock.settled();
-                    Err(entry.outcome(self.content, self.wants_reply))
+                    Err(entry.outcome(self.content, self.wants_reply).into())
                 }
             }
         })

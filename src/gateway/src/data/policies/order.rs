@@ -9,7 +9,7 @@ use crossdock_ports::{Held, LocalFuture, OrderGuard, Outcome};
 use crossdock_routing::OrderPolicy;
 use crossdock_routing::expression::Expression;
 
-use super::{Admitted, Arrival, Arrived, Policy, wait_until};
+use super::{Admitted, Answer, Arrival, Arrived, Policy, wait_until};
 use crate::process::{KeyLock, KeyQueues, RouteState, Ticket, predecessor_redelivered};
 
 pub(super) struct Order {
@@ -44,13 +44,13 @@ struct Waiting {
 }
 
 impl Arrived for Waiting {
-    fn admit(self: Box<Self>) -> LocalFuture<'static, Result<Option<Box<dyn Admitted>>, Outcome>> {
+    fn admit(self: Box<Self>) -> LocalFuture<'static, Result<Option<Box<dyn Admitted>>, Answer>> {
         Box::pin(async move {
             let Self { ticket, guard, until } = *self;
             let lock = match wait_until(until, ticket).await {
                 Ok(Ok(lock)) => lock,
-                Ok(Err(_)) => return Err(Outcome::Failed(predecessor_redelivered())),
-                Err(fault) => return Err(Outcome::Failed(fault)),
+                Ok(Err(_)) => return Err(Outcome::Failed(predecessor_redelivered()).into()),
+                Err(fault) => return Err(Outcome::Failed(fault).into()),
             };
             match guard {
                 // The adapter holds the lock until the message is settled, over all attempts.

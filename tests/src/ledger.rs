@@ -1,0 +1,134 @@
+//! A ledger behind HTTP: a service to which the order of entries of an account matters.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What becomes of a request, by account, number, and how often it was sent before: its status, and how long it takes.
+type Behaviour = dyn Fn(&str, u64, usize) -> (u16, Duration) + Send + Sync;
+
+/// `POST /book` of `{"key": account, "n": number}` books a number. It rejects fencing tokens that are lower than the highest of the account with
+/// 409. It runs until the test process exits.
+pub struct Ledger {
+    /// The address it listens on.
+    pub address: SocketAddr,
+    shared: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    accounts: HashMap<String, Account>,
+    rejected: usize,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Account {
+    token: u64,
+    /// All numbers that were booked, in their order.
+    booked: Vec<u64>,
+    /// How often each number was sent.
+    attempts: HashMap<u64, usize>,
+}
+
+impl Ledger {
+    /// Starts it. A status below 300 of `behaviour` books the number.
+    ///
+    /// # Panics
+    /// If there is no free port.
+    #[must_use]
+    pub fn start(behaviour: impl Fn(&str, u64, usize) -> (u16, Duration) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let shared = Arc::<Mutex<State>>::default();
+        let (serving, behaviour) = (Arc::clone(&shared), Arc::new(behaviour) as Arc<Behaviour>);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (shared, behaviour) = (Arc::clone(&serving), Arc::clone(&behaviour));
+                std::thread::spawn(move || serve(&stream, &shared, &*behaviour));
+            }
+        });
+        Self { address, shared }
+    }
+
+    /// The numbers of an account in the order in which they were booked.
+    ///
+    /// # Panics
+    /// If a thread of the service panicked.
+    #[must_use]
+    pub fn booked(&self, account: &str) -> Vec<u64> {
+        let state = self.shared.lock().expect("no panic");
+        state.accounts.get(account).map_or_else(Vec::new, |account| account.booked.clone())
+    }
+
+    /// How many requests were rejected because of their token.
+    ///
+    /// # Panics
+    /// As [`Ledger::booked`].
+    #[must_use]
+    pub fn rejected(&self) -> usize {
+        self.shared.lock().expect("no panic").rejected
+    }
+}
+
+fn serve(stream: &TcpStream, shared: &Mutex<State>, behaviour: &Behaviour) {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let (mut len, mut token) = (0, 0);
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if !matches!(reader.read_line(&mut line), Ok(1..)) {
+                return;
+            }
+            let lower = line.to_ascii_lowercase();
+            if let Some(value) = lower.strip_prefix("content-length:") {
+                len = value.trim().parse().expect("a length");
+            }
+            if let Some(value) = lower.strip_prefix("crossdock-fence:") {
+                token = value.trim().parse().expect("a token");
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        let mut body = vec![0; len];
+        if reader.read_exact(&mut body).is_err() {
+            return;
+        }
+        let (status, body) = book(&body, token, shared, behaviour);
+        let head =
+            format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+        let mut out = stream;
+        // In one write, so that delayed acknowledgements add no latency.
+        if out.write_all((head + &body).as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn book(body: &[u8], token: u64, shared: &Mutex<State>, behaviour: &Behaviour) -> (u16, String) {
+    let body: serde_json::Value = serde_json::from_slice(body).expect("JSON");
+    let key = body["key"].as_str().expect("a key").to_owned();
+    let number = body["n"].as_u64().expect("a number");
+    let mut state = shared.lock().expect("no panic");
+    let account = state.accounts.entry(key.clone()).or_default();
+    let attempts = account.attempts.entry(number).or_default();
+    let (status, takes) = behaviour(&key, number, *attempts);
+    *attempts += 1;
+    drop(state);
+    std::thread::park_timeout(takes);
+    let mut state = shared.lock().expect("no panic");
+    let state = &mut *state;
+    let account = state.accounts.entry(key).or_default();
+    if token < account.token {
+        state.rejected += 1;
+        return (409, "{}".to_owned());
+    }
+    account.token = token;
+    if status < 300 {
+        account.booked.push(number);
+    }
+    (status, format!("{{\"booked\":{number},\"token\":{token}}}"))
+}

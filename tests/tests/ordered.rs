@@ -1,0 +1,191 @@
+//! Routes with an order over all instances of a cluster.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crossdock_tests::{Gateway, Ledger, Reply, call, routes, until};
+use serde_json::Value;
+
+fn cluster(count: usize, ledger: &Ledger) -> Vec<Gateway> {
+    let instances = Gateway::start_cluster(count, &routes("ordered", &[("LEDGER", &ledger.address)]));
+    // A leader may not be elected yet.
+    until("messages to be accepted", || ask(&instances[0], "first", 1).status == 201);
+    instances
+}
+
+fn post(gateway: &Gateway, target: &str, body: &str) -> Reply {
+    call(&gateway.public(), "POST", target, body)
+}
+
+fn ask(gateway: &Gateway, key: &str, number: u64) -> Reply {
+    post(gateway, "/ask", &format!("{{\"key\":\"{key}\",\"n\":{number}}}"))
+}
+
+fn tell(gateway: &Gateway, key: &str, number: u64) -> Reply {
+    post(gateway, "/tell", &format!("{{\"key\":\"{key}\",\"n\":{number}}}"))
+}
+
+fn json(reply: &Reply) -> Value {
+    serde_json::from_str(&reply.body).unwrap_or_else(|_| panic!("{}: {}", reply.status, reply.body))
+}
+
+fn reason(reply: &Reply) -> Option<String> {
+    json(reply)["reason"].as_str().map(str::to_owned)
+}
+
+#[test]
+fn a_caller_gets_the_reply_whichever_instance_processes_its_message() {
+    let ledger = Ledger::start(|_, number, _| (if number == 13 { 422 } else { 200 }, Duration::ZERO));
+    let instances = cluster(3, &ledger);
+    for number in 0..30 {
+        let gateway = &instances[number % 3];
+        let (key, number) = (format!("account {number}"), number as u64);
+        let reply = ask(gateway, &key, number);
+        if number == 13 {
+            assert_eq!((reply.status, reason(&reply).as_deref()), (400, Some("SERVICE_STATUS")), "{}", reply.body);
+            continue;
+        }
+        assert_eq!((reply.status, reply.header("x-served")), (201, Some("yes")), "{}", reply.body);
+        assert_eq!(json(&reply)["booked"], number);
+        assert!(json(&reply)["token"].as_u64() > Some(0), "{}", reply.body);
+    }
+    let refused = ask(&instances[1], "", 1);
+    assert_eq!((refused.status, reason(&refused).as_deref()), (400, Some("KEY")));
+    let large = "x".repeat(1 << 20);
+    let refused = post(&instances[1], "/ask", &format!("{{\"key\":\"a\",\"n\":1,\"text\":\"{large}\"}}"));
+    assert_eq!((refused.status, reason(&refused).as_deref()), (413, Some("BODY_TOO_LARGE")));
+    assert_eq!(ledger.rejected(), 0);
+}
+
+#[test]
+fn a_message_that_fails_is_retried_before_those_behind_it_and_becomes_a_dead_letter() {
+    let ledger = Ledger::start(|_, number, attempt| match (number, attempt) {
+        // It succeeds at last, it never does, and it is invalid.
+        (2, 0 | 1) | (4, _) => (500, Duration::ZERO),
+        (6, _) => (400, Duration::ZERO),
+        _ => (200, Duration::ZERO),
+    });
+    let instances = cluster(3, &ledger);
+    for number in 1..=7 {
+        let reply = tell(&instances[number % 3], "a", number as u64);
+        assert_eq!((reply.status, &*reply.body), (202, ""));
+    }
+    until("all messages to be settled", || ledger.booked("a").len() == 5);
+    assert_eq!(ledger.booked("a"), [1, 2, 3, 5, 7]);
+}
+
+#[test]
+fn a_duplicate_is_processed_once_within_its_window() {
+    let ledger = Ledger::start(|_, _, _| (200, Duration::from_millis(2)));
+    let instances = cluster(3, &ledger);
+    let tell_once = |gateway: &Gateway, number: u64, id: &str| {
+        post(gateway, "/tell-once", &format!("{{\"key\":\"a\",\"n\":{number},\"id\":\"{id}\"}}")).status
+    };
+    std::thread::scope(|scope| {
+        for gateway in &instances {
+            scope.spawn(|| {
+                for number in 1..=20 {
+                    assert_eq!(tell_once(gateway, number, &format!("id {number}")), 202);
+                }
+            });
+        }
+    });
+    assert_eq!(tell_once(&instances[2], 99, "id 1"), 422, "another message with the id");
+    assert_eq!(tell_once(&instances[1], 21, "last"), 202);
+    until("all messages to be booked", || ledger.booked("a").last() == Some(&21));
+    let mut booked = ledger.booked("a");
+    booked.sort_unstable();
+    assert_eq!(booked, (1..=21).collect::<Vec<_>>());
+}
+
+/// What callers know of the numbers that they sent for an account.
+#[derive(Debug, Default)]
+struct Sent {
+    accepted: Vec<u64>,
+    /// They may have been accepted.
+    unknown: Vec<u64>,
+}
+
+/// Callers send messages to all instances, one after another for each account, while instances are killed, frozen and told to leave.
+#[test]
+fn no_accepted_message_is_lost_or_overtaken_while_instances_fail() {
+    const ACCOUNTS: usize = 8;
+    let rounds: u64 = std::env::var("CROSSDOCK_ROUNDS").map_or(4, |text| text.parse().expect("a number"));
+    let ledger = Ledger::start(|_, number, attempt| {
+        (if number % 17 == 3 && attempt == 0 { 500 } else { 200 }, Duration::from_millis(3))
+    });
+    let mut instances = cluster(3, &ledger);
+    let sent: Mutex<BTreeMap<String, Sent>> = Mutex::default();
+    let begun = Instant::now();
+    for round in 0..rounds {
+        let addresses: Vec<String> = instances.iter().map(Gateway::public).collect();
+        let failing = usize::try_from(round % 3).expect("small");
+        std::thread::scope(|scope| {
+            for account in 0..ACCOUNTS {
+                let (addresses, sent) = (&addresses, &sent);
+                scope.spawn(move || {
+                    let key = format!("{round}/{account}");
+                    for number in 1..=60 {
+                        let address = &addresses[usize::try_from(number).expect("small") % 3];
+                        let status = try_tell(address, &key, number);
+                        let mut sent = sent.lock().expect("no panic");
+                        let of = sent.entry(key.clone()).or_default();
+                        match status {
+                            Some(202) => of.accepted.push(number),
+                            Some(503) => {}
+                            _ => of.unknown.push(number),
+                        }
+                    }
+                });
+            }
+            std::thread::park_timeout(Duration::from_millis(200));
+            if round % 2 == 0 {
+                let gateway = instances.remove(failing);
+                instances.insert(failing, gateway.restart());
+            } else {
+                instances[failing].signal("STOP");
+                // Longer than its session.
+                std::thread::park_timeout(Duration::from_millis(1_800));
+                instances[failing].signal("CONT");
+            }
+        });
+    }
+    let sent = sent.into_inner().expect("no panic");
+    let missing = |(key, of): (&String, &Sent)| {
+        let booked = ledger.booked(key);
+        of.accepted.iter().filter(|number| !booked.contains(number)).count()
+    };
+    until("all accepted messages to be booked", || sent.iter().map(missing).sum::<usize>() == 0);
+    let (mut accepted, mut repeated) = (0, 0);
+    for (key, of) in &sent {
+        let booked = ledger.booked(key);
+        assert!(booked.is_sorted(), "{key} is out of order: {booked:?}");
+        let mut counts = HashMap::<u64, usize>::new();
+        for number in &booked {
+            *counts.entry(*number).or_default() += 1;
+        }
+        assert!(counts.keys().all(|number| of.accepted.contains(number) || of.unknown.contains(number)));
+        accepted += of.accepted.len();
+        repeated += booked.len() - counts.len();
+    }
+    println!(
+        "{rounds} faults, {accepted} accepted messages, {repeated} booked again, {} rejected by token, {:?}",
+        ledger.rejected(),
+        begun.elapsed()
+    );
+    assert!(accepted > 1_000, "only {accepted} messages were accepted");
+}
+
+/// The status; `None` if the instance does not answer.
+fn try_tell(address: &str, key: &str, number: u64) -> Option<u16> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(12))).ok()?;
+    let body = format!("{{\"key\":\"{key}\",\"n\":{number}}}");
+    let head = "POST /tell HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\n";
+    stream.write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes()).ok()?;
+    let mut reply = String::new();
+    let _ = stream.read_to_string(&mut reply);
+    reply.split(' ').nth(1)?.parse().ok()
+}
