@@ -1,11 +1,12 @@
 //! Routes with an order over all instances of a cluster.
 
 use std::collections::{BTreeMap, HashMap};
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crossdock_tests::{Gateway, Ledger, Reply, call, routes, until};
-use serde_json::Value;
+use crossdock_tests::{Gateway, Ledger, Reply, call, crossdock, routes, until};
+use serde_json::{Value, json};
 
 fn cluster(count: usize, ledger: &Ledger) -> Vec<Gateway> {
     let instances = Gateway::start_cluster(count, &routes("ordered", &[("LEDGER", &ledger.address)]));
@@ -26,12 +27,12 @@ fn tell(gateway: &Gateway, key: &str, number: u64) -> Reply {
     post(gateway, "/tell", &format!("{{\"key\":\"{key}\",\"n\":{number}}}"))
 }
 
-fn json(reply: &Reply) -> Value {
+fn body(reply: &Reply) -> Value {
     serde_json::from_str(&reply.body).unwrap_or_else(|_| panic!("{}: {}", reply.status, reply.body))
 }
 
 fn reason(reply: &Reply) -> Option<String> {
-    json(reply)["reason"].as_str().map(str::to_owned)
+    body(reply)["reason"].as_str().map(str::to_owned)
 }
 
 #[test]
@@ -47,8 +48,8 @@ fn a_caller_gets_the_reply_whichever_instance_processes_its_message() {
             continue;
         }
         assert_eq!((reply.status, reply.header("x-served")), (201, Some("yes")), "{}", reply.body);
-        assert_eq!(json(&reply)["booked"], number);
-        assert!(json(&reply)["token"].as_u64() > Some(0), "{}", reply.body);
+        assert_eq!(body(&reply)["booked"], number);
+        assert!(body(&reply)["token"].as_u64() > Some(0), "{}", reply.body);
     }
     let refused = ask(&instances[1], "", 1);
     assert_eq!((refused.status, reason(&refused).as_deref()), (400, Some("KEY")));
@@ -61,9 +62,9 @@ fn a_caller_gets_the_reply_whichever_instance_processes_its_message() {
 #[test]
 fn a_message_that_fails_is_retried_before_those_behind_it_and_becomes_a_dead_letter() {
     let ledger = Ledger::start(|_, number, attempt| match (number, attempt) {
-        // It succeeds at last, it never does, and it is invalid.
-        (2, 0 | 1) | (4, _) => (500, Duration::ZERO),
-        (6, _) => (400, Duration::ZERO),
+        // It succeeds at last, it does once it is replayed, and it is invalid at first.
+        (2, 0 | 1) | (4, 0..3) => (500, Duration::ZERO),
+        (6, 0) => (400, Duration::ZERO),
         _ => (200, Duration::ZERO),
     });
     let instances = cluster(3, &ledger);
@@ -73,6 +74,35 @@ fn a_message_that_fails_is_retried_before_those_behind_it_and_becomes_a_dead_let
     }
     until("all messages to be settled", || ledger.booked("a").len() == 5);
     assert_eq!(ledger.booked("a"), [1, 2, 3, 5, 7]);
+    let run = |words: &[&str]| {
+        let folder = instances[1].folder().to_str().expect("a path").to_owned();
+        let mut command = Command::new(crossdock());
+        command.args(words).args(["--config", &folder, "--admin", &instances[1].admin()]);
+        let output = command.output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let listed = run(&["queues", "list", "route tell", "--json"]);
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
+    let queue = &listed["queues"][0];
+    assert_eq!((&queue["name"], &queue["messages"]), (&json!("route tell"), &json!(0)), "{queue}");
+    assert_eq!((&queue["dead_letters"], queue["consumers"].as_array().map(Vec::len)), (&json!(2), Some(3)), "{queue}");
+    assert!(run(&["queues", "list"]).contains("route tell "), "for people");
+    let letters = run(&["dlq", "list", "--json"]);
+    let letters: Vec<Value> = letters.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let of = |key: &str| letters.iter().map(|letter| letter[key].clone()).collect::<Vec<_>>();
+    assert_eq!(of("source"), ["route tell"; 2]);
+    assert_eq!(of("reason"), ["SERVICE_STATUS"; 2]);
+    assert_eq!(of("attempts"), [3, 1]);
+    let id = letters[0]["id"].as_str().expect("an id");
+    assert_eq!(run(&["dlq", "show", id, "--body"]), "{\"key\":\"a\",\"n\":4}");
+    assert_eq!(run(&["dlq", "replay", "--all"]).trim(), "2 replayed");
+    until("the dead letters to be booked", || ledger.booked("a").len() == 7);
+    assert_eq!(ledger.booked("a"), [1, 2, 3, 5, 7, 4, 6]);
+    assert!(run(&["dlq", "list"]).contains("0 dead letters"));
+    let metrics = call(&instances[1].admin(), "GET", "/metrics", "").body;
+    assert!(metrics.contains("crossdock_queue_messages{queue=\"route tell\"} 0"), "{metrics}");
+    assert!(metrics.contains("crossdock_queue_events_total{queue=\"route tell\",event=\"enqueued\"}"), "{metrics}");
 }
 
 #[test]

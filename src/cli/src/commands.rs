@@ -12,6 +12,7 @@ mod dlq;
 mod eval;
 mod explain;
 mod locks;
+mod queues;
 mod route_tests;
 mod routes;
 mod schema;
@@ -150,6 +151,11 @@ enum Command {
         #[command(subcommand)]
         command: locks::LocksCommand,
     },
+    /// Show the queues of a cluster, or delete the messages of one that no instance consumes.
+    Queues {
+        #[command(subcommand)]
+        command: queues::QueuesCommand,
+    },
     /// Run a command while a lock is held that all instances of the cluster share.
     Lock(locks::LockCommand),
     /// Show throughput, latency and availability of the routes of a running gateway.
@@ -244,6 +250,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Dlq { command } => dlq::dlq(command),
         Command::Cluster { command } => cluster::cluster(command),
         Command::Locks { command } => locks::locks(command),
+        Command::Queues { command } => queues::queues(command),
         Command::Lock(command) => locks::lock(command),
         Command::Routes { admin, config, json } => routes::routes(admin, &config, json),
     };

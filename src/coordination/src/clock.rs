@@ -26,6 +26,12 @@ impl Clock {
         self.now
     }
 
+    /// The wall clock of the leader at the last command, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn leader_time(&self) -> u64 {
+        self.leader_time
+    }
+
     /// Whether the command of this zxid may have been applied: one of its epoch or a later one was.
     #[must_use]
     pub fn has_passed(&self, zxid: u64) -> bool {

@@ -29,5 +29,7 @@ pub use engine::{Engine, Options, Running};
 pub use error::{AcquireError, CommandError};
 pub use locks::{Held, LockRequest, Validity, Wait};
 pub use machine::{COORDINATION, Machine, State, add};
-pub use queues::{Consumer, Delivery, EnqueueError, Finished, NewMessage, Placed, SettleError, SlotValidity, Watch};
+pub use queues::{
+    Consumer, Delivery, EnqueueError, Finished, NewMessage, Placed, QueueEvent, SettleError, SlotValidity, Watch,
+};
 pub use requests::Loss;

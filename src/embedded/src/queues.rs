@@ -2,6 +2,7 @@
 
 mod consumer;
 mod consuming;
+mod counts;
 mod producer;
 mod watches;
 
@@ -14,6 +15,8 @@ use tokio::time::Instant;
 
 pub use self::consumer::{Consumer, Delivery, SettleError, SlotValidity};
 use self::consuming::Consuming;
+use self::counts::Counts;
+pub use self::counts::QueueEvent;
 use self::producer::Producers;
 pub use self::producer::{EnqueueError, NewMessage, Placed};
 use self::watches::Watches;
@@ -27,6 +30,7 @@ use crate::machine::State;
 pub(crate) struct Queues {
     pub(crate) producers: Producers,
     pub(crate) watches: Watches,
+    pub(crate) counts: Counts,
     /// Each has a task.
     consuming: Mutex<HashMap<Arc<str>, Arc<Consuming>>>,
 }
@@ -149,6 +153,12 @@ impl Engine {
         }
         self.0.runtime.spawn(consuming::consume(Arc::clone(&self.0), consuming));
         consumer
+    }
+
+    /// What this instance has done with queues since it started: queue, event and count.
+    #[must_use]
+    pub fn queue_counts(&self) -> Vec<(Arc<str>, QueueEvent, u64)> {
+        self.0.queues.counts.all()
     }
 
     /// Removes dead letters of a queue by their positions, and adds them to it again if they are `replayed`. Returns how many

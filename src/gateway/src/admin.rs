@@ -1,11 +1,12 @@
-//! The admin listener: liveness, readiness, metrics, listeners, routes, services, the cluster and its locks. Only requests to
-//! the cluster change anything.
+//! The admin listener: liveness, readiness, metrics, listeners, routes, services, the cluster, its locks and queues. Only
+//! requests to the cluster change anything.
 
 mod api;
 mod cluster;
 mod families;
 mod locks;
 mod metrics;
+mod queues;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -67,6 +68,9 @@ impl Admin {
                 .route("/api/v1/locks", web::get().to(locks))
                 .route("/api/v1/locks", web::post().to(change_lock))
                 .route("/api/v1/locks/hold", web::post().to(hold_lock))
+                .route("/api/v1/queues", web::get().to(queues))
+                .route("/api/v1/queues", web::post().to(change_queue))
+                .route("/api/v1/queues/dead", web::get().to(dead_letters))
                 .route("/api/v1/sessions", web::get().to(sessions))
         })
         .workers(1)
@@ -279,6 +283,35 @@ async fn sessions(request: HttpRequest, state: web::Data<AdminState>, query: Que
         (Ok(engine), Some(listed)) => json_or_problem(self::locks::sessions_json(&engine, &listed).await),
         (Err(refusal), _) => refusal,
         (Ok(_), None) => cluster_problem(400, "`limit` must be a number"),
+    }
+}
+
+async fn queues(request: HttpRequest, state: web::Data<AdminState>, query: Query) -> HttpResponse {
+    match (coordination(&request, &state), Listed::parse(&query)) {
+        (Ok(engine), Some(listed)) => json_or_problem(self::queues::queues_json(&engine, &listed).await),
+        (Err(refusal), _) => refusal,
+        (Ok(_), None) => cluster_problem(400, "`limit` must be a number"),
+    }
+}
+
+async fn dead_letters(request: HttpRequest, state: web::Data<AdminState>, query: Query) -> HttpResponse {
+    match coordination(&request, &state) {
+        Ok(engine) => json_or_problem(self::queues::dead_letters_json(&engine, &query).await),
+        Err(refusal) => refusal,
+    }
+}
+
+async fn change_queue(request: HttpRequest, state: web::Data<AdminState>, body: web::Bytes) -> HttpResponse {
+    let engine = match coordination_for_change(&request, &state) {
+        Ok(engine) => engine,
+        Err(refusal) => return refusal,
+    };
+    match self::queues::Change::parse(&body) {
+        Some(change) => json_or_problem(self::queues::change(&engine, change).await),
+        None => cluster_problem(
+            400,
+            "send `{\"queue\": \"route orders\", \"replay\": [17]}`, or `drop` instead, or `\"purge\": true`",
+        ),
     }
 }
 

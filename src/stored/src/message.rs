@@ -57,6 +57,29 @@ pub fn restore(bytes: Bytes) -> Result<StoredMessage, Error> {
 }
 
 impl StoredMessage {
+    /// Its id, for operators.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.inner.id
+    }
+
+    /// The media type of its body.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        self.inner.content_type.as_deref()
+    }
+
+    /// Its headers.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.inner.headers.iter().map(|pair| (&*pair.name, &*pair.value))
+    }
+
+    /// Its body, as it was received.
+    #[must_use]
+    pub fn body(&self) -> Bytes {
+        self.inner.body.as_ref().map(|body| body.bytes.clone()).unwrap_or_default()
+    }
+
     /// The message, whose body is of this type if it has one. `sends` are those of its earlier attempts on this instance.
     ///
     /// # Errors

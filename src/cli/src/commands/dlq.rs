@@ -6,8 +6,11 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use crossdock_message::{ByteString, Code};
 use crossdock_ports::{Adapter, Choice, DeadLetter, DeadLetters, EntrySpec, Visit};
+use crossdock_routing::OrderPolicy;
 use serde_json::{Value, json};
 
+use super::queues::OfCluster;
+use super::routes::admin_of;
 use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crossdock_gateway::read_folder;
 use crossdock_gateway::{Config, ListenerConfig, adapters};
@@ -62,6 +65,9 @@ pub(super) struct Source {
     /// The dead letter queue or topic. Defaults to all of the routes.
     #[arg(long, value_name = "QUEUE")]
     queue: Option<String>,
+    /// The address of the admin listener of an instance, for queues of a cluster. Defaults to the one in the settings.
+    #[arg(long, value_name = "HOST:PORT")]
+    admin: Option<String>,
     /// The maximum number of dead letters to read per queue or topic, oldest first.
     #[arg(long, default_value_t = 1000, value_name = "COUNT")]
     max: usize,
@@ -225,6 +231,7 @@ fn visit_all(source_args: &Source, choose: &mut dyn FnMut(&str, &DeadLetter) -> 
     })?;
     on_local_runtime(async {
         let mut queues = dead_letter_queues(&config)?;
+        queues.extend(queues_of_cluster(&config, source_args)?);
         if let Some(wanted) = &source_args.queue {
             queues.retain(|queue| queue.name() == wanted);
         }
@@ -270,6 +277,20 @@ fn dead_letter_queues(config: &Config) -> Result<Vec<Box<dyn DeadLetters>>, Fail
         queues.extend(found.map_err(|error| Failure::Error(error.to_string()))?);
     }
     Ok(queues)
+}
+
+/// The queues of routes with an order over all instances of the cluster.
+fn queues_of_cluster(config: &Config, source_args: &Source) -> Result<Vec<Box<dyn DeadLetters>>, Failure> {
+    let is_ordered = |order: &OrderPolicy| order.cluster.is_some();
+    let routes = config.plan.routes.iter().filter(|route| route.policies.order.as_ref().is_some_and(is_ordered));
+    let names: Vec<String> = routes.map(|route| OrderPolicy::queue(&route.name)).collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (address, token) = admin_of(source_args.admin.clone(), &source_args.config)?;
+    let of =
+        |queue| Box::new(OfCluster { queue, address: address.clone(), token: token.clone() }) as Box<dyn DeadLetters>;
+    Ok(names.into_iter().map(of).collect())
 }
 
 fn to_json(queue: &str, letter: &DeadLetter) -> Value {

@@ -107,12 +107,12 @@ pub(super) fn locks(command: LocksCommand) -> Outcome {
 }
 
 /// A value in a query.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-fn show(gateway: Gateway, target: &str, json: bool, print: impl FnOnce(&Value)) -> Outcome {
+pub(super) fn show(gateway: Gateway, target: &str, json: bool, print: impl FnOnce(&Value)) -> Outcome {
     let (address, token) = admin_of(gateway.admin, &gateway.config)?;
     let response = on_local_runtime(async move { fetch(&address, token.as_deref(), target).await })??;
     if json {
@@ -131,7 +131,7 @@ fn invalid(error: &serde_json::Error) -> Failure {
     Failure::Error(format!("invalid response: {error}"))
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
@@ -139,7 +139,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-fn seconds(millis: &Value) -> String {
+pub(super) fn seconds(millis: &Value) -> String {
     millis.as_f64().map_or_else(|| "-".to_owned(), |millis| format!("{:.1} s", millis / 1e3))
 }
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::ViewNow;
 use super::consumer::SettleError;
+use super::counts::QueueEvent;
 use crate::engine::{COMMAND_TIMEOUT, RETRY_INTERVAL, Shared};
 use crate::error::CommandError;
 
@@ -428,6 +429,13 @@ async fn settle(shared: Arc<Shared>, consuming: Arc<Consuming>) {
         for (at, Due { settlement, done }) in (0..).zip(due) {
             let is_refused = refused.as_ref().is_none_or(|refused| refused.contains(&at));
             consuming.settled(&settlement);
+            let event = match &settlement.fate {
+                _ if is_refused => QueueEvent::Lost,
+                Some(Fate::Retry(_)) => QueueEvent::Retried,
+                Some(Fate::Dead(_)) => QueueEvent::Dead,
+                Some(Fate::Done(_)) | None => QueueEvent::Done,
+            };
+            shared.queues.counts.add(&consuming.queue, event);
             let _ = done.send(if is_refused { Err(SettleError::Lost) } else { Ok(()) });
         }
         consuming.give_back(&shared);

@@ -13,6 +13,7 @@ use crossdock_coordination::{Operation, Outcome, Refusal, answer};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
+use super::counts::QueueEvent;
 use super::watches::{Watch, Watches};
 use crate::engine::{COMMAND_TIMEOUT, Shared};
 use crate::error::CommandError;
@@ -175,6 +176,7 @@ async fn produce(shared: Arc<Shared>, queue: String) {
                 Ok(placed) => placed.get(at).map_or(unanswered, read),
                 Err(problem) => Err(*problem),
             };
+            shared.queues.counts.add(&queue, event_of(&placed));
             let watch = |placed| shared.queues.watches.watch(&queue, placed);
             let _ = answer.send(placed.map(|placed| (placed, is_watched.then(|| watch(placed)))));
         }
@@ -215,6 +217,14 @@ async fn send(
         Err(problem @ CommandError::Refused(Refusal::NoSession)) => Err(EnqueueError::Unknown(problem)),
         Err(CommandError::Refused(refusal)) => Err(EnqueueError::Refused(refusal)),
         Err(problem) => Err(EnqueueError::Unknown(problem)),
+    }
+}
+
+fn event_of(placed: &Result<Placed, EnqueueError>) -> QueueEvent {
+    match placed {
+        Ok(placed) if placed.is_duplicate() => QueueEvent::Duplicate,
+        Ok(_) => QueueEvent::Enqueued,
+        Err(_) => QueueEvent::Refused,
     }
 }
 

@@ -29,8 +29,8 @@ const HOLD_MAX: Duration = Duration::from_secs(86_400);
 /// What to list.
 #[derive(Debug)]
 pub(super) struct Listed<'q> {
-    prefix: &'q str,
-    limit: usize,
+    pub(super) prefix: &'q str,
+    pub(super) limit: usize,
 }
 
 impl<'q> Listed<'q> {
@@ -67,7 +67,7 @@ pub(super) async fn sessions_json(engine: &Engine, listed: &Listed<'_>) -> Resul
     Ok(json!({ "sessions": sessions, "more": found.next().is_some() }))
 }
 
-async fn read(engine: &Engine) -> Result<std::sync::Arc<crossdock_embedded::State>, (u16, String)> {
+pub(super) async fn read(engine: &Engine) -> Result<std::sync::Arc<crossdock_embedded::State>, (u16, String)> {
     let read = timeout(REQUEST_TIMEOUT, engine.read()).await;
     read.map_err(|_| unanswered())?.map_err(|problem| (503, problem.to_string()))
 }

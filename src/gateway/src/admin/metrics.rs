@@ -21,6 +21,7 @@ use super::AdminState;
 use super::cluster::cluster_metrics;
 use super::families::{Buckets, Families, Labels, NONE};
 use super::locks::lock_metrics;
+use super::queues::queue_metrics;
 use crate::generation::Generation;
 use crate::process::Listeners;
 use crate::process::health::Endpoint;
@@ -61,6 +62,7 @@ impl Collector for Metrics {
         names(out, &state.process.health.names)?;
         if let Some(engine) = &state.process.coordination {
             lock_metrics(out, engine, &state.process.singletons)?;
+            queue_metrics(out, engine)?;
         }
         state.cluster.as_ref().map_or(Ok(()), |cluster| cluster_metrics(out, cluster))
     }
