@@ -29,6 +29,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("crossdock-grpc", 4),
     ("crossdock-amqp", 4),
     ("crossdock-kafka", 4),
+    ("crossdock-queue", 4),
     ("crossdock-embedded", 5),
     ("crossdock-gateway", 6),
     ("crossdock-cli", 7),

@@ -129,6 +129,45 @@ fn a_duplicate_is_processed_once_within_its_window() {
     assert_eq!(booked, (1..=21).collect::<Vec<_>>());
 }
 
+#[test]
+fn a_queue_carries_messages_between_routes_of_all_instances() {
+    let ledger = Ledger::start(|_, number, attempt| match (number, attempt) {
+        (5, 0 | 1) => (503, Duration::ZERO),
+        _ => (200, Duration::ZERO),
+    });
+    let mut instances = Gateway::start_cluster(3, &routes("queued", &[("LEDGER", &ledger.address)]));
+    let add = |gateway: &Gateway, target: &str, number: u64| {
+        post(gateway, target, &format!("{{\"key\":\"a\",\"n\":{number}}}")).status
+    };
+    until("messages to be accepted", || add(&instances[0], "/bookings", 1) == 202);
+    assert_eq!(add(&instances[1], "/bookings/later", 99), 202);
+    for number in 2..=20 {
+        assert_eq!(add(&instances[usize::try_from(number).expect("small") % 3], "/bookings", number), 202);
+    }
+    assert_eq!(add(&instances[2], "/bookings", 7), 202, "a duplicate");
+    assert_eq!(add(&instances[2], "/bookings", 1_000), 202, "a message that the route refuses");
+    until("all messages to be booked", || ledger.booked("a").len() == 21);
+    assert_eq!(ledger.booked("a"), (1..=20).chain([99]).collect::<Vec<_>>());
+    let dead_letters = || {
+        let queues = instances[0].admin_json("/api/v1/queues?prefix=bookings");
+        queues["queues"][0]["dead_letters"].as_u64()
+    };
+    until("the message to be a dead letter", || dead_letters() == Some(1));
+    let letters = instances[1].admin_json("/api/v1/queues/dead?queue=bookings");
+    let letter = &letters["dead_letters"][0];
+    assert_eq!(
+        (&letter["reason"], &letter["error"]),
+        (&json!("REQUIRED"), &json!("the number is too large")),
+        "{letter}"
+    );
+    // The cluster keeps what is not processed, also without any instance.
+    assert_eq!(add(&instances[1], "/bookings/later", 100), 202);
+    instances = instances.into_iter().map(Gateway::restart).collect();
+    until("the delayed message to be booked", || ledger.booked("a").last() == Some(&100));
+    assert_eq!(ledger.booked("a").len(), 22);
+    assert_eq!(instances.len(), 3);
+}
+
 /// What callers know of the numbers that they sent for an account.
 #[derive(Debug, Default)]
 struct Sent {

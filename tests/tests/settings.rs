@@ -120,6 +120,7 @@ fn yaml_blocks_in_the_documentation_are_valid() {
         "src/cluster/README.md",
         "src/coordination/README.md",
         "adapters/grpc/README.md",
+        "adapters/queue/README.md",
     ] {
         let text = std::fs::read_to_string(repository().join(document)).expect(document);
         for block in text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {

@@ -2,7 +2,6 @@
 
 mod checked;
 mod cluster;
-mod key;
 mod registry;
 mod start;
 mod token;

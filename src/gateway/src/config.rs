@@ -124,6 +124,7 @@ pub fn adapters() -> Vec<Arc<dyn Adapter>> {
         Arc::new(crossdock_http::HttpAdapter),
         Arc::new(crossdock_grpc::GrpcAdapter),
         Arc::new(crossdock_amqp::AmqpAdapter::default()),
+        Arc::new(crossdock_queue::QueueAdapter::default()),
         #[cfg(feature = "kafka")]
         Arc::new(crossdock_kafka::KafkaAdapter::default()),
     ]

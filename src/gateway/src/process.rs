@@ -10,6 +10,7 @@ pub(crate) mod health;
 mod key_queues;
 mod listeners;
 mod permits;
+mod queues;
 mod singletons;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ pub(crate) use fault_log::{FaultLog, Place};
 pub(crate) use fence::{Fence, lost};
 pub(crate) use key_queues::{KeyLock, KeyQueues, Ticket, predecessor_redelivered};
 pub(crate) use listeners::Listeners;
+pub(crate) use queues::{Queues, unknown};
 pub(crate) use singletons::Singletons;
 
 use health::Registry;

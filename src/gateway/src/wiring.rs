@@ -10,7 +10,7 @@ use actix::{Actor as _, Addr};
 use actix_rt::task::JoinHandle;
 use crossdock_cluster::{Machines, Node, StartError};
 use crossdock_embedded::{Engine, Options};
-use crossdock_ports::Adapter;
+use crossdock_ports::{Adapter, Enqueue};
 use crossdock_routing::Plan;
 use crossdock_settings::Diagnostics;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use crate::config::{ClusterConfig, Config, load_config};
 use crate::data::{Opener, deliver};
 use crate::error::{ApplyError, LoadError};
 use crate::generation::{CurrentGeneration, Generation};
-use crate::process::ProcessState;
+use crate::process::{ProcessState, Queues};
 use crate::stats::{Stats, WINDOW_STEP};
 
 /// Starts gateways.
@@ -165,6 +165,10 @@ impl Gateway {
         let cluster = config.cluster.as_ref().map(Member::start).transpose()?;
         let stats = Stats::new(Instant::now());
         let process = Arc::new(ProcessState::new(cluster.as_ref().map(|member| member.engine.clone())));
+        if let Some(member) = &cluster {
+            let queues: Arc<dyn Enqueue> = Arc::new(Queues(member.engine.clone()));
+            self.adapters.iter().for_each(|adapter| adapter.connect_queues(Arc::clone(&queues)));
+        }
         let mut first = Generation::new(1, config.plan, config.listeners.clone(), config.limits, &stats, &process);
         first.files = config.files;
         for service in &first.services {

@@ -9,7 +9,9 @@ use crossdock_contract::{CallType, Contracts};
 use crossdock_message::ByteString;
 use crossdock_settings::{Node, Reader};
 
-use crate::{Binding, DeadLetters, Inbound, Outbound, PathTemplate, PortStatus, TestClient, WriteFormat};
+use crate::{
+    Binding, DeadLetters, Enqueue, Inbound, Outbound, PathTemplate, PortStatus, QueueSource, TestClient, WriteFormat,
+};
 
 /// Why an adapter cannot open or serve what the settings configure.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +117,10 @@ pub trait EntrySpec: Any + Debug + Send + Sync {
     fn is_consumed(&self) -> bool {
         false
     }
+    /// The queue of the cluster whose messages it accepts. The gateway delivers them; the entry needs no listener.
+    fn queue(&self) -> Option<&QueueSource> {
+        None
+    }
     /// Whether its messages can have a body.
     fn accepts_body(&self) -> bool {
         true
@@ -160,6 +166,10 @@ pub trait ServiceSpec: Any + Debug + Send + Sync {
     }
     /// The operations, by name.
     fn operations(&self) -> Vec<(ByteString, Arc<dyn OperationSpec>)>;
+    /// Whether it needs the instance to be a member of a cluster.
+    fn needs_cluster(&self) -> bool {
+        false
+    }
     /// The key in `health` that names the target of health checks; `None` if they only connect.
     fn health_key(&self) -> Option<&'static str> {
         None
@@ -297,6 +307,11 @@ pub trait Adapter: Send + Sync {
     ) -> Result<Vec<Box<dyn DeadLetters>>, AdapterError> {
         let _ = (listener, entries);
         Ok(Vec::new())
+    }
+
+    /// Gives it the queues of the cluster, once the instance is a member of one.
+    fn connect_queues(&self, queues: Arc<dyn Enqueue>) {
+        let _ = queues;
     }
 
     /// Binds the address of a listener. Settings cannot cause errors after this succeeded.

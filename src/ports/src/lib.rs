@@ -17,8 +17,10 @@ mod body_format;
 mod calls;
 mod dead_letters;
 mod encode;
+mod key_template;
 mod order_guard;
 mod ports;
+mod queues;
 mod status;
 mod template;
 mod test_client;
@@ -33,11 +35,13 @@ pub use body_format::BodyFormat;
 pub use calls::known_call;
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, Visit};
 pub use encode::{EncodedBody, WriteFormat, encode_body, passes_unchanged};
+pub use key_template::KeyTemplate;
 pub use order_guard::{Held, OrderGuard};
 pub use ports::{
     Admission, Exchange, Fields, Head, Inbound, Ingress, LocalFuture, NoFields, OpenIngress, Outbound, Outcome,
     SendFuture, Stop, header_twice,
 };
+pub use queues::{Enqueue, QueueMessage, QueueSource};
 pub use status::{PortStatus, ReportStatus, SourceStatus};
 pub use template::{Part, PathTemplate, Segment, TemplateError};
 pub use test_client::{TestClient, TestReply, TestRequest};

@@ -124,6 +124,9 @@ impl Loader<'_> {
     fn service(&mut self, key: &Key, node: &Node, reader: &mut Reader<'_>) {
         if declare(key, "service", &mut self.services.names, reader).is_some() {
             let plan = ServicePlan::read(key, node, self.inputs.adapters, &self.contracts, reader);
+            if let Some(plan) = plan.as_ref().filter(|plan| plan.spec.needs_cluster()) {
+                self.check_cluster(&plan.name, key.span, reader);
+            }
             self.services.plans.extend(plan.map(Arc::new));
         }
     }

@@ -279,11 +279,16 @@ fn dead_letter_queues(config: &Config) -> Result<Vec<Box<dyn DeadLetters>>, Fail
     Ok(queues)
 }
 
-/// The queues of routes with an order over all instances of the cluster.
+/// The queues of the cluster: those of entries, and those of routes with an order over all instances.
 fn queues_of_cluster(config: &Config, source_args: &Source) -> Result<Vec<Box<dyn DeadLetters>>, Failure> {
-    let is_ordered = |order: &OrderPolicy| order.cluster.is_some();
-    let routes = config.plan.routes.iter().filter(|route| route.policies.order.as_ref().is_some_and(is_ordered));
-    let names: Vec<String> = routes.map(|route| OrderPolicy::queue(&route.name)).collect();
+    let mut names = Vec::new();
+    for route in &config.plan.routes {
+        let is_ordered = |order: &OrderPolicy| order.cluster.is_some();
+        if route.policies.order.as_ref().is_some_and(is_ordered) {
+            names.push(OrderPolicy::queue(&route.name));
+        }
+        names.extend(route.entries.iter().filter_map(|entry| Some(entry.queue()?.queue.clone())));
+    }
     if names.is_empty() {
         return Ok(Vec::new());
     }

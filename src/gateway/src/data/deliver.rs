@@ -1,5 +1,5 @@
-//! Processes the messages of routes with an order over all instances (`order: { scope: cluster }`), on the instance that holds the
-//! slots of their keys. `policies/ordered.rs` accepts them.
+//! Delivers the messages of queues to routes, on the instance that holds the slots of their keys: those of `queue` entries, and those that
+//! `policies/ordered.rs` accepts for routes with an order over all instances (`order: { scope: cluster }`).
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,9 +12,9 @@ use bytes::Bytes;
 use crossdock_coordination::limits::MESSAGE_BYTES_MAX;
 use crossdock_delivery::{RetryPolicy, Settlement, run_on_own_thread, settle};
 use crossdock_embedded::{Delivery, Engine, SettleError};
-use crossdock_message::{Body, BodyType, ByteString, Code, ConfirmedSends, Fault, Message};
+use crossdock_message::{Body, BodyType, ByteString, Code, ConfirmedSends, Fault, Headers, Message};
 use crossdock_offload::encode_and_take_body;
-use crossdock_ports::{AdapterError, EntrySpec, Exchange as _, Outcome, WriteFormat};
+use crossdock_ports::{AdapterError, EntrySpec, Exchange as _, Outcome, QueueSource, WriteFormat};
 use crossdock_routing::{ClusterOrder, OrderPolicy};
 use crossdock_stored::{restore, store_outcome};
 use futures_util::FutureExt as _;
@@ -43,9 +43,45 @@ pub(crate) async fn deliver(opener: Opener, engine: Engine, stop: CancellationTo
     run_on_own_thread("ordered".to_owned(), serve).await
 }
 
-/// Delivers the messages of a route.
-struct Running {
+/// A queue whose messages a route processes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Source {
+    queue: String,
+    route: ByteString,
+    /// The entry that accepts its messages; `None` for the queue of a route with an order over all instances.
+    entry: Option<usize>,
+    retry: RetryPolicy,
+    /// Callers wait for outcomes, which are not retried.
+    answers_outcome: bool,
     concurrency: usize,
+}
+
+/// The queues of all routes.
+fn sources_of(generation: &Generation) -> Vec<Source> {
+    let mut sources = Vec::new();
+    for route in &generation.plan.routes {
+        if let Some(order) = route.policies.order.as_ref().and_then(|order| order.cluster) {
+            let ClusterOrder { answers_outcome, attempts, backoff, backoff_max, concurrency } = order;
+            let (queue, route) = (OrderPolicy::queue(&route.name), route.name.clone());
+            let retry = RetryPolicy { attempts, backoff, backoff_max };
+            sources.push(Source { queue, route, entry: None, retry, answers_outcome, concurrency });
+        }
+        for (at, entry) in route.entries.iter().enumerate() {
+            let Some(QueueSource { queue, attempts, backoff, backoff_max, concurrency }) = entry.queue().cloned()
+            else {
+                continue;
+            };
+            let retry = RetryPolicy { attempts, backoff, backoff_max };
+            let route = route.name.clone();
+            sources.push(Source { queue, route, entry: Some(at), retry, answers_outcome: false, concurrency });
+        }
+    }
+    sources
+}
+
+/// Delivers the messages of a queue.
+struct Running {
+    source: Rc<Source>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -57,58 +93,52 @@ struct Deliverer {
     sends: RefCell<HashMap<u64, Arc<ConfirmedSends>>>,
 }
 
-/// The routes with an order over all instances.
-fn routes_of(generation: &Generation) -> HashMap<ByteString, usize> {
-    let concurrency = |order: &OrderPolicy| order.cluster.map(|cluster| cluster.concurrency);
-    let routes = generation.plan.routes.iter();
-    routes
-        .filter_map(|route| Some((route.name.clone(), route.policies.order.as_ref().and_then(concurrency)?)))
-        .collect()
-}
-
 impl Deliverer {
     async fn serve(self: Rc<Self>, opener: &Opener, stop: CancellationToken) {
         let mut published = opener.current.published();
-        let mut running: HashMap<ByteString, Running> = HashMap::new();
+        let mut running: HashMap<String, Running> = HashMap::new();
+        let mut ending = JoinSet::new();
         loop {
             published.borrow_and_update();
-            let routes = routes_of(&opener.current.load());
-            let is_outdated = |name: &ByteString, of: &mut Running| routes.get(name) != Some(&of.concurrency);
+            let sources = sources_of(&opener.current.load());
+            let is_outdated = |_: &String, of: &mut Running| !sources.contains(&of.source);
             for (_, old) in running.extract_if(is_outdated) {
-                old.stop.cancel();
                 // A new one may overlap with it: they share the consumer of this instance.
-                drop(old.task);
+                old.stop.cancel();
+                ending.spawn_local(old.task);
             }
-            for (name, concurrency) in routes {
-                running.entry(name.clone()).or_insert_with(|| {
-                    let stop = stop.child_token();
-                    let task = spawn_local(Rc::clone(&self).consume(name, concurrency, stop.clone()));
-                    Running { concurrency, stop, task }
+            for source in sources {
+                running.entry(source.queue.clone()).or_insert_with(|| {
+                    let (source, stop) = (Rc::new(source), stop.child_token());
+                    let task = spawn_local(Rc::clone(&self).consume(Rc::clone(&source), stop.clone()));
+                    Running { source, stop, task }
                 });
             }
             tokio::select! {
                 () = stop.cancelled() => break,
+                Some(_) = ending.join_next(), if !ending.is_empty() => {}
                 changed = published.changed() => if changed.is_err() { break },
             }
         }
         for (_, Running { stop, task, .. }) in running {
             stop.cancel();
-            let _ = task.await;
+            ending.spawn_local(task);
         }
+        while ending.join_next().await.is_some() {}
     }
 
-    /// Delivers the messages of a route until it is stopped.
-    async fn consume(self: Rc<Self>, route: ByteString, concurrency: usize, stop: CancellationToken) {
-        let consumer = self.engine.consume(&OrderPolicy::queue(&route));
+    /// Delivers the messages of a queue until it is stopped, then finishes those in flight.
+    async fn consume(self: Rc<Self>, source: Rc<Source>, stop: CancellationToken) {
+        let consumer = self.engine.consume(&source.queue);
         let mut in_flight = JoinSet::new();
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 Some(_) = in_flight.join_next(), if !in_flight.is_empty() => {}
-                delivery = consumer.next(), if in_flight.len() < concurrency => match delivery {
+                delivery = consumer.next(), if in_flight.len() < source.concurrency => match delivery {
                     Some(delivery) => {
-                        in_flight.spawn_local(Rc::clone(&self).process(route.clone(), delivery));
+                        in_flight.spawn_local(Rc::clone(&self).process(Rc::clone(&source), delivery));
                     }
                     None => break,
                 },
@@ -118,59 +148,67 @@ impl Deliverer {
     }
 
     /// Processes a message, and settles it.
-    async fn process(self: Rc<Self>, route: ByteString, delivery: Delivery) {
-        let position = delivery.place().position;
-        let settled = match self.attempt(&route, &delivery).await {
+    async fn process(self: Rc<Self>, source: Rc<Source>, delivery: Delivery) {
+        let (position, queue) = (delivery.place().position, &source.queue);
+        let settled = match self.attempt(&source, &delivery).await {
             None => delivery.retry(NO_ROUTE_DELAY, false).await,
-            Some(Attempt { order, entry, outcome }) if order.answers_outcome && entry.is_some() => {
+            Some(Attempt { entry: Some(entry), outcome }) if source.answers_outcome => {
                 self.sends.borrow_mut().remove(&position);
-                delivery.done(result_of(outcome, entry).await).await
+                delivery.done(result_of(outcome, &*entry).await).await
             }
-            Some(Attempt { order, outcome, .. }) => self.settle(&route, delivery, order, outcome).await,
+            Some(Attempt { outcome, .. }) => self.settle(&source, delivery, outcome).await,
         };
         if settled == Err(SettleError::Lost) {
             self.sends.borrow_mut().remove(&position);
-            tracing::warn!(%route, position, "message is delivered again by another instance: this one lost its slot");
+            tracing::warn!(queue, position, "message is delivered again by another instance: this one lost its slot");
         }
     }
 
-    /// Processes a message once; `None` if its route does not exist here.
-    async fn attempt(&self, route: &ByteString, delivery: &Delivery) -> Option<Attempt> {
+    /// Processes a message once; `None` if the routes do not have its source any more.
+    async fn attempt(&self, source: &Source, delivery: &Delivery) -> Option<Attempt> {
         let generation = self.arbiter.generation();
-        let index = generation.plan.routes.iter().position(|plan| plan.name == *route)?;
+        let index = generation.plan.routes.iter().position(|plan| plan.name == source.route)?;
+        if !sources_of(&generation).contains(source) {
+            return None;
+        }
         let plan = &generation.plan.routes[index];
-        let order = plan.policies.order.as_ref()?.cluster?;
-        let unreadable = |message: String| {
-            let fault = Fault::new(Code::DataLoss, "UNREADABLE", "the message in the queue cannot be read");
-            Some(Attempt { order, entry: None, outcome: Outcome::Failed(fault.with_cause(message)) })
+        let unreadable = |cause: String| {
+            // A code that is not retried: another attempt would fail as well.
+            let fault = Fault::new(Code::FailedPrecondition, "UNREADABLE", "the message in the queue cannot be read");
+            Some(Attempt { entry: None, outcome: Outcome::Failed(fault.with_cause(cause)) })
         };
         let stored = match restore(delivery.message().payload.clone()) {
             Ok(stored) => stored,
             Err(problem) => return unreadable(problem.to_string()),
         };
-        let Some(entry) = plan.entries.iter().position(|entry| entry.address().to_string() == stored.entry) else {
+        let accepted_by = |entry: &Arc<dyn EntrySpec>| entry.address().to_string() == stored.entry;
+        let Some(entry) = source.entry.or_else(|| plan.entries.iter().position(accepted_by)) else {
             return unreadable(format!("the route has no entry `{}` any more", stored.entry));
         };
         let spec = Arc::clone(&plan.entries[entry]);
         let request_type = spec.call_type().map(|call| Arc::clone(&call.request) as Arc<dyn BodyType>);
         let sends = self.sends_of(delivery.place().position);
         sends.begin_attempt();
-        let message = match stored.into_message(request_type, Some(sends)) {
+        let mut message = match stored.into_message(request_type.clone(), Some(sends)) {
             Ok(message) => message,
             Err(problem) => return unreadable(problem.to_string()),
         };
+        if source.entry.is_some() {
+            receive(&mut message, request_type, &plan.headers.request);
+        }
         let shards = match self.arbiter.shards(&generation) {
             Ok(shards) => shards,
-            Err(fault) => return Some(Attempt { order, entry: Some(spec), outcome: Outcome::Failed(fault) }),
+            Err(fault) => return Some(Attempt { entry: Some(spec), outcome: Outcome::Failed(fault) }),
         };
         let fence = Some(Fence::of_slot(delivery.validity()));
-        let exchange = Box::new(RouteExchange { shards, route: index, entry, fence, is_in_turn: true });
+        let is_in_turn = source.entry.is_none();
+        let exchange = Box::new(RouteExchange { shards, route: index, entry, fence, is_in_turn });
         let dispatched = AssertUnwindSafe(exchange.dispatch(message)).catch_unwind().await;
         let outcome = dispatched.unwrap_or_else(|_| {
-            tracing::error!(%route, "route panicked");
+            tracing::error!(route = %source.route, "route panicked");
             Outcome::Failed(Fault::new(Code::Internal, "PANIC", "the gateway failed to process the message"))
         });
-        Some(Attempt { order, entry: Some(spec), outcome })
+        Some(Attempt { entry: Some(spec), outcome })
     }
 
     /// What was sent for a message in earlier attempts.
@@ -183,27 +221,21 @@ impl Deliverer {
     }
 
     /// Settles a message whose producer does not wait for its outcome.
-    async fn settle(
-        &self,
-        route: &ByteString,
-        delivery: Delivery,
-        order: ClusterOrder,
-        outcome: Outcome,
-    ) -> Result<(), SettleError> {
-        let ClusterOrder { attempts, backoff, backoff_max, .. } = order;
-        let policy = RetryPolicy { attempts, backoff, backoff_max };
-        let (place, message) = (delivery.place().clone(), Arc::clone(delivery.message()));
-        let (failures, attempts) = (message.failures.saturating_add(1), message.attempts.saturating_add(1));
-        match settle(outcome, &policy, failures, attempts) {
+    async fn settle(&self, source: &Source, delivery: Delivery, outcome: Outcome) -> Result<(), SettleError> {
+        let (position, queue) = (delivery.place().position, &source.queue);
+        let failures = delivery.message().failures.saturating_add(1);
+        let attempts = delivery.message().attempts.saturating_add(1);
+        match settle(outcome, &source.retry, failures, attempts) {
             Settlement::Retry { delay, counts, .. } => delivery.retry(delay, counts).await,
             Settlement::Acknowledge => {
-                self.sends.borrow_mut().remove(&place.position);
+                self.sends.borrow_mut().remove(&position);
                 delivery.done(Bytes::new()).await
             }
             Settlement::Reject(fault) => {
-                self.sends.borrow_mut().remove(&place.position);
-                let reason = fault.reason.as_str();
-                tracing::warn!(%route, position = place.position, reason, attempts, "message becomes a dead letter");
+                self.sends.borrow_mut().remove(&position);
+                let (reason, cause) =
+                    (fault.reason.as_str(), fault.cause.as_deref().and_then(|cause| cause.text.as_deref()));
+                tracing::warn!(queue, position, reason, cause, attempts, "message becomes a dead letter");
                 let result = store_outcome(&Outcome::Failed(fault.clone())).unwrap_or_default();
                 delivery.reject(&format!("{reason}: {}", fault.message), result).await
             }
@@ -213,33 +245,42 @@ impl Deliverer {
 
 /// An attempt to process a message.
 struct Attempt {
-    order: ClusterOrder,
     /// The entry that accepted the message; `None` if it cannot be read.
     entry: Option<Arc<dyn EntrySpec>>,
     outcome: Outcome,
 }
 
+/// Makes a message of a queue what the route receives: with the type of its contract, and the headers that it forwards.
+fn receive(message: &mut Message, request_type: Option<Arc<dyn BodyType>>, listed: &[ByteString]) {
+    let mut headers = Headers::new();
+    for (name, value) in message.headers.iter().filter(|(name, _)| listed.contains(name)) {
+        // It was valid when it was stored.
+        let _ = headers.append(name.clone(), value.clone());
+    }
+    message.headers = headers;
+    if let (Body::Raw { of_type, .. }, Some(request_type)) = (&mut message.body, request_type) {
+        *of_type = Some(request_type);
+    }
+}
+
 /// The outcome as bytes, for the instance whose caller waits. Its reply is encoded as the entry encodes it.
-async fn result_of(mut outcome: Outcome, entry: Option<Arc<dyn EntrySpec>>) -> Bytes {
-    if let (Outcome::Replied(reply), Some(entry)) = (&mut outcome, &entry)
+async fn result_of(mut outcome: Outcome, entry: &dyn EntrySpec) -> Bytes {
+    if let Outcome::Replied(reply) = &mut outcome
         && let Some(format) = entry.answer()
-        && let Err(fault) = encode(reply, format, &**entry).await
+        && let Err(fault) = encode(reply, format, entry).await
     {
         // A reply that cannot be encoded is an internal error, not the caller's.
         outcome = Outcome::Failed(Fault { code: Code::Internal, ..fault });
     }
     let stored = store_outcome(&outcome).map_err(|problem| problem.to_string());
-    let fits = |result: &Bytes| result.len() <= MESSAGE_BYTES_MAX;
-    match stored {
-        Ok(result) if fits(&result) => result,
-        problem => {
-            let cause = problem.err().unwrap_or_else(|| "it exceeds 1 MiB".to_owned());
-            let message = "the message was processed, and its reply cannot pass the queue";
-            let fault = Fault::new(Code::Internal, "REPLY_UNSTORABLE", message).with_cause(cause);
-            tracing::error!(problem = fault.cause.as_ref().and_then(|cause| cause.text.as_deref()), "reply is lost");
-            store_outcome(&Outcome::Failed(fault)).unwrap_or_default()
-        }
-    }
+    let problem = match stored {
+        Ok(result) if result.len() <= MESSAGE_BYTES_MAX => return result,
+        Ok(result) => format!("it has {} bytes, and can have 1 MiB", result.len()),
+        Err(problem) => problem,
+    };
+    tracing::error!(entry = entry.describe(), problem, "reply cannot pass the queue");
+    let message = "the message was processed, and its reply is too large for the queue of the route";
+    store_outcome(&Outcome::Failed(Fault::new(Code::Internal, "REPLY_TOO_LARGE", message))).unwrap_or_default()
 }
 
 /// Encodes a body that a step made, or that has a type.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossdock_message::ByteString;
 use crossdock_ports::{Delivery, EntryContext, EntrySpec};
-use crossdock_settings::{FromNode as _, Kind, Node, Reader, choices, nearest};
+use crossdock_settings::{FromNode as _, Kind, Node, Reader, Span, choices, nearest};
 
 use super::routes::ServedCall;
 use super::{ListenerInfo, Loader};
@@ -62,8 +62,10 @@ impl Loader<'_> {
             let Some(part) = fields.take(adapter.name()) else { continue };
             protocols += 1;
             found = adapter.read_entry(part, context, reader);
-            if let Some(entry) = found.as_ref().and_then(|entries| entries.first()) {
-                self.check_listener(entry, part, adapter.name(), reader);
+            match found.as_ref().and_then(|entries| entries.first()) {
+                Some(entry) if entry.queue().is_some() => self.check_cluster(&entry.describe(), part.span, reader),
+                Some(entry) => self.check_listener(entry, part, adapter.name(), reader),
+                None => {}
             }
         }
         fields.finish(reader);
@@ -83,10 +85,7 @@ impl Loader<'_> {
     /// The name of the lock that an instance must hold to read the messages of an entry.
     fn owner_lock(&self, entry: &Arc<dyn EntrySpec>, role: &Node, reader: &mut Reader<'_>) -> Option<ByteString> {
         let ClusterRole::Singleton = ClusterRole::from_node(role, reader)?;
-        if !self.inputs.has_cluster {
-            let help = "add `cluster: {}` to crossdock.yaml, for a cluster of this instance alone";
-            reader.error("no-cluster", role.span, "`cluster: singleton` needs a cluster", help);
-        }
+        self.check_cluster("cluster: singleton", role.span, reader);
         if !entry.is_consumed() {
             let message =
                 "callers decide which instance they call; only messages of a broker can be read by one instance";
@@ -100,6 +99,14 @@ impl Loader<'_> {
             return None;
         }
         Some(name.into())
+    }
+
+    /// Reports a part of the settings that needs a cluster, if there is none.
+    pub(super) fn check_cluster(&self, what: &str, span: Span, reader: &mut Reader<'_>) {
+        if !self.inputs.has_cluster {
+            let help = "add `cluster: {}` to crossdock.yaml, for a cluster of this instance alone";
+            reader.error("no-cluster", span, format!("`{what}` needs a cluster"), help);
+        }
     }
 
     fn check_listener(&self, entry: &Arc<dyn EntrySpec>, part: &Node, protocol: &str, reader: &mut Reader<'_>) {

@@ -7,11 +7,10 @@ use bytes::Bytes;
 use crossdock_cloudevents::Envelope;
 use crossdock_contract::{CallType, Contracts};
 use crossdock_message::{ByteString, Fault, Message};
-use crossdock_ports::{BodyFormat, OperationSpec, WriteFormat, known_call};
+use crossdock_ports::{BodyFormat, KeyTemplate, OperationSpec, WriteFormat, known_call};
 use crossdock_settings::{Node, Reader, Spanned};
 
 use super::topic;
-use crate::config::key::KeyTemplate;
 use crate::config::{Declare, OperationSettings};
 
 /// An operation, as checked.
@@ -95,7 +94,7 @@ impl Operation {
     /// INVALID_ARGUMENT for a field that is missing or not a scalar.
     pub(crate) fn key(&self, message: &Message) -> Result<Option<Bytes>, Fault> {
         match &self.key {
-            Some(key) => key.evaluate(message).map(Some),
+            Some(key) => key.evaluate(message).map(|key| Some(key.into_bytes())),
             None => Ok(message.key.clone()),
         }
     }

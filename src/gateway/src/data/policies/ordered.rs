@@ -8,16 +8,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossdock_coordination::Refusal;
-use crossdock_embedded::{Engine, EnqueueError, NewMessage, Placed, Watch};
-use crossdock_message::{BodyType, ByteString, Code, Fault, Retry};
-use crossdock_ports::{EntrySpec, LocalFuture, OrderGuard, Outcome};
+use crossdock_embedded::{Engine, Watch};
+use crossdock_message::{BodyType, ByteString, Code, Fault};
+use crossdock_ports::{Enqueue as _, EntrySpec, LocalFuture, OrderGuard, Outcome, QueueMessage};
 use crossdock_routing::expression::Expression;
 use crossdock_routing::{ClusterOrder, OrderPolicy, RoutePlan};
 use crossdock_stored::{digest, restore_outcome, store};
 
 use super::{Admitted, Answer, Arrival, Arrived, Policy, wait_until};
-use crate::process::{KeyQueues, RouteState, Ticket, key_reused, predecessor_redelivered};
+use crate::process::{KeyQueues, Queues, RouteState, Ticket, predecessor_redelivered, unknown};
 
 pub(super) struct Ordered {
     by: Expression,
@@ -63,10 +62,10 @@ impl Policy for Ordered {
         let key = arrival.key(&self.by, "order")?;
         let entry = &self.entries[arrival.entry];
         let accepted_by = entry.address().to_string();
-        let mut message = NewMessage { key: key.to_string(), ..NewMessage::default() };
+        let mut message = QueueMessage { key: key.clone(), ..QueueMessage::default() };
         if let Some((expression, window)) = &self.idempotency {
             let id = arrival.key(expression, "idempotency")?;
-            message.id = Some((id.to_string(), *window));
+            message.id = Some((id, *window));
             message.digest = digest(&accepted_by, &arrival.request.message).map_err(|problem| unstorable(&problem))?;
         }
         message.payload = store(&accepted_by, &arrival.request.message).map_err(|problem| unstorable(&problem))?;
@@ -74,7 +73,7 @@ impl Policy for Ordered {
         let new_guard = arrival.guard.filter(|guard| !guard.is_held());
         let ticket = new_guard.map(|guard| self.adding.join(&key, Some(guard.source()))).transpose()?;
         Ok(Some(Box::new(Waiting {
-            engine,
+            queues: Queues(engine),
             queue: Arc::clone(&self.queue),
             message,
             ticket: ticket.zip(new_guard.cloned()),
@@ -90,9 +89,9 @@ fn unstorable(problem: &crossdock_stored::Error) -> Fault {
 }
 
 struct Waiting {
-    engine: Engine,
+    queues: Queues,
     queue: Arc<str>,
-    message: NewMessage,
+    message: QueueMessage,
     ticket: Option<(Ticket, Rc<OrderGuard>)>,
     until: Option<Instant>,
     answers_outcome: bool,
@@ -101,23 +100,19 @@ struct Waiting {
 
 impl Waiting {
     async fn answer(self) -> Answer {
-        let Self { engine, queue, message, ticket, until, answers_outcome, reply_type } = self;
+        let Self { queues, queue, message, ticket, until, answers_outcome, reply_type } = self;
         if let Some((ticket, guard)) = ticket {
             match ticket.await {
                 Ok(lock) => guard.hold(Box::new(lock)),
                 Err(_) => return Outcome::Failed(predecessor_redelivered()).into(),
             }
         }
-        let digest = message.digest;
-        let adding = add(&engine, &queue, message, answers_outcome);
-        let (placed, watch) = match wait_until(until, adding).await {
-            Ok(Ok(added)) => added,
-            Ok(Err(problem)) => return Outcome::Failed(refused(problem)).into(),
-            Err(_) => return Outcome::Failed(refused(EnqueueError::Unknown(TIMED_OUT))).into(),
+        let adding = add(&queues, &queue, message, answers_outcome);
+        let watch = match wait_until(until, adding).await {
+            Ok(Ok(watch)) => watch,
+            Ok(Err(fault)) => return Outcome::Failed(fault).into(),
+            Err(_) => return Outcome::Failed(unknown()).into(),
         };
-        if placed.duplicate_of.is_some_and(|other| other != digest) {
-            return Outcome::Failed(key_reused()).into();
-        }
         let Some(mut watch) = watch else { return Answer { outcome: Outcome::Accepted, is_counted: true } };
         match wait_until(until, watch.finished()).await {
             Ok(Some(finished)) => Answer { outcome: read(finished.result, reply_type), is_counted: true },
@@ -128,19 +123,11 @@ impl Waiting {
     }
 }
 
-const TIMED_OUT: crossdock_embedded::CommandError = crossdock_embedded::CommandError::TimedOut;
-
-async fn add(
-    engine: &Engine,
-    queue: &str,
-    message: NewMessage,
-    is_watched: bool,
-) -> Result<(Placed, Option<Watch>), EnqueueError> {
+async fn add(queues: &Queues, queue: &str, message: QueueMessage, is_watched: bool) -> Result<Option<Watch>, Fault> {
     if is_watched {
-        let (placed, watch) = engine.enqueue_watched(queue, message).await?;
-        return Ok((placed, Some(watch)));
+        return queues.enqueue_watched(queue, message).await.map(Some);
     }
-    engine.enqueue(queue, message).await.map(|placed| (placed, None))
+    queues.enqueue(queue, message).await.map(|()| None)
 }
 
 fn read(result: Bytes, reply_type: Option<Arc<dyn BodyType>>) -> Outcome {
@@ -154,32 +141,6 @@ fn read(result: Bytes, reply_type: Option<Arc<dyn BodyType>>) -> Outcome {
 fn pending(why: &str) -> Fault {
     let message = ByteString::from(format!("the message was accepted and will be processed; {why}"));
     Fault::new(Code::DeadlineExceeded, "ORDER_PENDING", message)
-}
-
-fn refused(problem: EnqueueError) -> Fault {
-    let fault = match problem {
-        EnqueueError::Refused(Refusal::Full) => {
-            let fault = Fault::new(Code::ResourceExhausted, "QUEUE_FULL", "the queue of the route is full");
-            fault.with_retry(Retry::After(Duration::from_secs(1)))
-        }
-        EnqueueError::Refused(Refusal::Invalid) => {
-            let message = "the message exceeds 1 MiB, the limit of a queue of the cluster";
-            Fault::caller(Code::InvalidArgument, "BODY_TOO_LARGE", message).with_http_status(413)
-        }
-        EnqueueError::Refused(Refusal::TooMany) => {
-            Fault::new(Code::ResourceExhausted, "QUEUES", "the cluster has too many queues")
-        }
-        EnqueueError::Refused(_) => Fault::new(Code::Internal, "QUEUE", "the queue refused the message"),
-        EnqueueError::NotConnected => {
-            let message = "the cluster cannot accept messages at the moment";
-            Fault::new(Code::Unavailable, "NO_QUORUM", message).with_retry(Retry::Same)
-        }
-        EnqueueError::Unknown(_) => {
-            let message = "it is not known whether the cluster has accepted the message";
-            Fault::new(Code::Unavailable, "ORDER_UNKNOWN", message)
-        }
-    };
-    fault.with_cause(problem.to_string())
 }
 
 impl Arrived for Waiting {

@@ -1,12 +1,11 @@
-//! Keys of records: text with fields of the message.
+//! Keys of messages: text with fields of the message.
 
-use bytes::Bytes;
 use crossdock_message::{ByteString, Code, Event, Fault, Limits, Message, Value};
 use crossdock_settings::{Reader, Spanned};
 
 /// A key: `{customer}` inserts a field, `{event.partitionkey}` an attribute of the event that is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct KeyTemplate {
+pub struct KeyTemplate {
     text: String,
     parts: Vec<Part>,
     fields: Vec<ByteString>,
@@ -22,7 +21,7 @@ enum Part {
 
 impl KeyTemplate {
     /// Reads a key; `None` if an error was reported.
-    pub(super) fn read(text: &Spanned<String>, reader: &mut Reader<'_>) -> Option<Self> {
+    pub fn read(text: &Spanned<String>, reader: &mut Reader<'_>) -> Option<Self> {
         match parse(&text.value) {
             Ok(parts) => {
                 let fields = parts.iter().filter_map(|part| match part {
@@ -39,12 +38,14 @@ impl KeyTemplate {
     }
 
     /// The fields that it inserts.
-    pub(super) fn fields(&self) -> &[ByteString] {
+    #[must_use]
+    pub fn fields(&self) -> &[ByteString] {
         &self.fields
     }
 
     /// The key as written.
-    pub(super) fn as_str(&self) -> &str {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
         &self.text
     }
 
@@ -52,7 +53,7 @@ impl KeyTemplate {
     ///
     /// # Errors
     /// INVALID_ARGUMENT for a field that is missing or not a scalar.
-    pub(crate) fn evaluate(&self, message: &Message) -> Result<Bytes, Fault> {
+    pub fn evaluate(&self, message: &Message) -> Result<ByteString, Fault> {
         let mut key = String::with_capacity(self.text.len() + 32);
         for part in &self.parts {
             match part {
