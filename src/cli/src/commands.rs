@@ -4,6 +4,7 @@ mod check;
 mod cluster;
 mod cluster_backup;
 mod cluster_bench;
+mod cluster_bench_queue;
 mod cluster_check;
 mod cluster_large_state;
 mod contract;

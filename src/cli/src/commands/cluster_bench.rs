@@ -11,7 +11,7 @@ use crossdock_cluster::register::{self, Change, Command, Register};
 use crossdock_cluster::{Member, Node, Replica, RequestError, Settings};
 use crossdock_zab::{Role, ServerId};
 
-use super::cluster_large_state;
+use super::{cluster_bench_queue, cluster_large_state};
 use crate::outcome::{Failure, Outcome, on_local_runtime};
 
 /// Timeout for the election of a leader.
@@ -23,20 +23,24 @@ const WARM_UP: Duration = Duration::from_millis(300);
 pub(super) struct Bench {
     /// The number of instances.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
-    instances: u64,
+    pub(super) instances: u64,
     /// The size of a written value in bytes.
     #[arg(long, default_value_t = 100, value_name = "BYTES")]
-    size: usize,
+    pub(super) size: usize,
     /// The numbers of outstanding writes to measure, one after another.
     #[arg(long, value_delimiter = ',', default_value = "1,16,128,1024", value_name = "COUNT,…")]
-    outstanding: Vec<usize>,
+    pub(super) outstanding: Vec<usize>,
     /// The duration of each measurement in seconds.
     #[arg(long, default_value_t = 3, value_name = "SECONDS")]
-    seconds: u64,
+    pub(super) seconds: u64,
     /// Fill the state with this many MiB first, and measure 5 000 writes per second without and with snapshots, and while an
     /// instance catches up that has lost its log.
     #[arg(long, value_name = "MIB", conflicts_with = "outstanding", value_parser = clap::value_parser!(u64).range(1..=1000))]
     state_mib: Option<u64>,
+    /// Measure messages that are added to a queue by all instances, and delivered in order by all of them, instead of writes. `--outstanding` is the
+    /// number of keys, each with one message at a time.
+    #[arg(long, conflicts_with = "state_mib")]
+    queue: bool,
     /// The folder for the logs; they are written to a temporary subfolder.
     #[arg(long, default_value = "data", value_name = "FOLDER")]
     data: PathBuf,
@@ -58,18 +62,26 @@ fn free_address() -> Result<SocketAddr, String> {
     bound.map_err(|problem| format!("no free port: {problem}"))
 }
 
-async fn measure(bench: &Bench, folder: &Path) -> Result<(), String> {
+/// The settings of the instances, on free ports.
+pub(super) fn free_settings(bench: &Bench, folder: &Path) -> Result<Vec<Settings>, String> {
     let mut members = BTreeMap::new();
     for id in 1..=bench.instances {
         members.insert(ServerId(id), Member { address: free_address()?.into(), votes: true });
     }
-    let (mut nodes, mut all_settings) = (Vec::new(), Vec::new());
-    for id in members.keys() {
-        let mut settings = Settings::new("bench", *id, members.clone(), folder.join(id.to_string()));
-        settings.create = true;
-        all_settings.push(settings.clone());
-        nodes.push(register::start(&settings).map_err(|problem| problem.to_string())?);
+    let settings = |id: &ServerId| {
+        let settings = Settings::new("bench", *id, members.clone(), folder.join(id.to_string()));
+        Settings { create: true, ..settings }
+    };
+    Ok(members.keys().map(settings).collect())
+}
+
+async fn measure(bench: &Bench, folder: &Path) -> Result<(), String> {
+    if bench.queue {
+        return cluster_bench_queue::measure(bench, folder).await;
     }
+    let all_settings = free_settings(bench, folder)?;
+    let started = all_settings.iter().map(|settings| register::start(settings).map_err(|problem| problem.to_string()));
+    let mut nodes = started.collect::<Result<Vec<_>, _>>()?;
     let leader = leader(&nodes).await?;
     println!("{} instances, {} bytes, leader {}", bench.instances, bench.size, leader.status().id);
     if let Some(state_mib) = bench.state_mib {
