@@ -229,3 +229,38 @@ fn routes_with_locks_are_tested_and_checked() {
     assert!(is_success && output.contains("2 passed, 0 failed"), "{output}");
     assert!(!folder.path().join("data").exists(), "the log of the instance is not touched");
 }
+
+#[test]
+fn numbers_of_a_sequence_are_given_once_over_all_instances() {
+    const EACH: usize = 30;
+    let counter = Counter::start(false);
+    let instances = cluster(&counter);
+    let answers = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for gateway in instances.iter().chain(&instances) {
+            scope.spawn(|| {
+                for _ in 0..EACH {
+                    let reply = call(&gateway.public(), "POST", "/numbers", "{\"shop\":\"a\"}");
+                    assert_eq!(reply.status, 200, "{}", reply.body);
+                    answers.lock().expect("no panic").push(json(&reply));
+                }
+            });
+        }
+    });
+    let answers = answers.into_inner().expect("no panic");
+    let mut orders: Vec<_> = answers.iter().map(|answer| answer["order"].as_u64().expect("a number")).collect();
+    let mut lines = Vec::new();
+    for answer in &answers {
+        let numbers = answer["lines"].as_array().expect("a list").iter();
+        let numbers: Vec<_> = numbers.map(|number| number.as_u64().expect("a number")).collect();
+        assert!(numbers.len() == 3 && numbers.is_sorted(), "{answer}");
+        lines.extend(numbers);
+    }
+    for numbers in [&mut orders, &mut lines] {
+        let count = numbers.len();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), count, "a number was given twice");
+    }
+    assert_eq!((orders[0], lines[0]), (1, 1), "a sequence begins with 1");
+}

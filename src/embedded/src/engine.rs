@@ -134,7 +134,15 @@ impl Engine {
     /// # Errors
     /// See [`CommandError`]; it can always be called again.
     pub async fn next_number(&self, sequence: &str) -> Result<u64, CommandError> {
-        crate::sequences::next(&self.0, sequence).await
+        self.next_numbers(sequence, 1).await
+    }
+
+    /// The first of consecutive numbers of a sequence, up to a million of them; otherwise like [`Engine::next_number`].
+    ///
+    /// # Errors
+    /// See [`CommandError`]; it can always be called again.
+    pub async fn next_numbers(&self, sequence: &str, count: u64) -> Result<u64, CommandError> {
+        crate::sequences::next(&self.0, sequence, count).await
     }
 
     /// The number of requests of this instance that hold or wait.

@@ -15,18 +15,22 @@ use crate::error::CommandError;
 
 type Number = Result<u64, CommandError>;
 
+/// A caller: how many numbers it needs, and where the first one goes.
+type Caller = (u64, oneshot::Sender<Number>);
+
 /// Those that wait for a number of each sequence, while a command for the ones before them is on its way.
 #[derive(Debug, Default)]
-pub(crate) struct Sequences(Mutex<HashMap<String, Vec<oneshot::Sender<Number>>>>);
+pub(crate) struct Sequences(Mutex<HashMap<String, Vec<Caller>>>);
 
-pub(crate) async fn next(shared: &Arc<Shared>, sequence: &str) -> Number {
+/// The first of consecutive numbers.
+pub(crate) async fn next(shared: &Arc<Shared>, sequence: &str, count: u64) -> Number {
     let (sender, number) = oneshot::channel();
     {
         let mut waiting = shared.sequences.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waiting) = waiting.get_mut(sequence) {
-            waiting.push(sender);
+            waiting.push((count, sender));
         } else {
-            waiting.insert(sequence.to_owned(), vec![sender]);
+            waiting.insert(sequence.to_owned(), vec![(count, sender)]);
             // It goes on for the others if this caller does not wait any longer.
             shared.runtime.spawn(take(Arc::clone(shared), sequence.to_owned()));
         }
@@ -46,7 +50,12 @@ async fn take(shared: Arc<Shared>, sequence: String) {
             let mut all = shared.sequences.0.lock().unwrap_or_else(PoisonError::into_inner);
             match all.get_mut(&sequence) {
                 Some(waiting) if !waiting.is_empty() => {
-                    let count = waiting.len().min(usize::try_from(NUMBERS_MAX).unwrap_or(usize::MAX));
+                    let mut sum = 0;
+                    let fits = |(count, _): &&Caller| {
+                        sum += count;
+                        sum <= NUMBERS_MAX
+                    };
+                    let count = waiting.iter().take_while(fits).count().max(1);
                     waiting.drain(..count).collect::<Vec<_>>()
                 }
                 _ => {
@@ -55,15 +64,17 @@ async fn take(shared: Arc<Shared>, sequence: String) {
                 }
             }
         };
-        let command = TakeNumbers { sequence: sequence.clone(), count: waiting.len() as u64 };
+        let command = TakeNumbers { sequence: sequence.clone(), count: waiting.iter().map(|(count, _)| count).sum() };
         // If an attempt is executed and its answer is lost, its numbers are left out.
         let outcome = shared.execute_by(Operation::TakeNumbers(command), Instant::now() + COMMAND_TIMEOUT).await;
-        for (at, caller) in (0..).zip(waiting) {
+        let mut taken = 0;
+        for (count, caller) in waiting {
             let _ = caller.send(match &outcome {
-                Ok(Outcome::FirstNumber(first)) => Ok(first + at),
+                Ok(Outcome::FirstNumber(first)) => Ok(first + taken),
                 Ok(_) => Err(CommandError::Unreadable),
                 Err(problem) => Err(*problem),
             });
+            taken += count;
         }
     }
 }

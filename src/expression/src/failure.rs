@@ -26,6 +26,9 @@ pub enum FailureKind {
     Value,
     /// The budget is exhausted. Not absorbed by `&&`, `||` or a macro.
     Exhausted(Exhausted),
+    /// A number of a sequence is needed that the host does not have: it may have it when the expression is evaluated again. Not absorbed
+    /// by `&&`, `||` or a macro.
+    NoNumber,
 }
 
 /// A value, or the failure.
@@ -43,6 +46,12 @@ impl Failure {
     }
 
     #[cold]
+    pub(crate) fn no_number(span: Span) -> Box<Self> {
+        let problem = "sequences are not available here".into();
+        Box::new(Self { kind: FailureKind::NoNumber, problem, span })
+    }
+
+    #[cold]
     pub(crate) fn exhausted(span: Span, cause: Exhausted) -> Box<Self> {
         let problem = match cause {
             Exhausted::Work => "the work limit is exceeded",
@@ -55,6 +64,6 @@ impl Failure {
 
     /// Whether no other operand can absorb it.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self.kind, FailureKind::Exhausted(_))
+        matches!(self.kind, FailureKind::Exhausted(_) | FailureKind::NoNumber)
     }
 }

@@ -88,6 +88,11 @@ pub trait Host: Sync {
     fn now(&self) -> Time;
     /// 128 random bits.
     fn random(&self) -> u128;
+    /// The next number of a sequence. `None` if there is none now, which ends the evaluation ([`FailureKind::NoNumber`](crate::FailureKind)).
+    fn number(&self, sequence: &str) -> Option<i64> {
+        let _ = sequence;
+        None
+    }
 }
 
 /// A host with a fixed time and counting random bits, for tests.
@@ -106,6 +111,10 @@ impl Host for FixedHost {
 
     fn random(&self) -> u128 {
         u128::from(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn number(&self, _: &str) -> Option<i64> {
+        i64::try_from(self.next.fetch_add(1, Ordering::Relaxed)).ok()?.checked_add(1)
     }
 }
 

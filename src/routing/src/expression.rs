@@ -12,7 +12,7 @@ mod scope;
 mod template;
 mod value_kind;
 
-pub use compile::{Expression, Names};
+pub use compile::{Expression, NO_NUMBER, Names};
 pub use contract::type_of_record;
 pub use crossdock_expression::{Budget as Meter, FixedHost, Host, Problem as ExpressionError, reference};
 pub use path::{Path, PathStep};

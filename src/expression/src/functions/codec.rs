@@ -10,7 +10,7 @@ use bytes::Bytes;
 use ring::{digest, hmac};
 
 use super::{Call, Function, bytes_at, take, text_at};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::value::Val;
 
 /// Like other implementations of CEL: complete padding or none, and bits after the last byte are ignored.
@@ -21,6 +21,9 @@ const fn decoder(padding: DecodePaddingMode) -> GeneralPurpose {
     let config = GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true).with_decode_padding_mode(padding);
     GeneralPurpose::new(&alphabet::STANDARD, config)
 }
+
+/// Maximum length of the name of a sequence, in bytes.
+const SEQUENCE_LEN_MAX: usize = 255;
 
 pub(super) const FUNCTIONS: &[Function] = &[
     Function {
@@ -121,6 +124,25 @@ pub(super) const FUNCTIONS: &[Function] = &[
             let bits = (call.host.random() & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
             let all = format!("{bits:032x}");
             Ok(Val::text(format!("{}-{}-{}-{}-{}", &all[..8], &all[8..12], &all[12..16], &all[16..20], &all[20..])))
+        },
+    },
+    Function {
+        name: "sequence",
+        group: "Encodings and digests",
+        signatures: &["(string) -> int"],
+        description: "The next number of a sequence of the cluster with this name (1 to 255 bytes): higher than those that were returned \
+                      before, on any instance. It begins with 1; numbers may be left out. In steps only.",
+        cost: "1",
+        examples: &[("sequence('orders') > 0", "true")],
+        run: |call, arguments| {
+            let Val::Text(name) = take(arguments, 0) else { return call.no_overload() };
+            if name.is_empty() || name.len() > SEQUENCE_LEN_MAX {
+                return Err(Failure::value(call.span, "the name of a sequence has 1 to 255 bytes"));
+            }
+            match call.host.number(&name) {
+                Some(number) => Ok(Val::Int(number)),
+                None => Err(Failure::no_number(call.span)),
+            }
         },
     },
     Function {

@@ -10,6 +10,7 @@ mod filter;
 mod lock;
 mod map;
 mod multicast;
+mod numbers;
 mod require;
 mod respond;
 mod send;
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use crossdock_message::{Body, ByteString, Code, Deadline, Event, Fault, Headers, Limits, Message, Value};
 use crossdock_ports::{Cancels, Outcome};
-use crossdock_routing::expression::{Meter, Request, Scope, Template};
+use crossdock_routing::expression::{Host, Meter, Request, Scope, Template};
 use crossdock_routing::{CallPlan, RoutePlan, Step};
 
 use futures_util::future::LocalBoxFuture;
@@ -31,7 +32,6 @@ use tracing::Instrument as _;
 
 pub(crate) use self::evaluate::Budget;
 use super::shards::Shards;
-use crate::host::SystemHost;
 use crate::process::Fence;
 use crate::stats::Phases;
 
@@ -201,7 +201,7 @@ impl<'a> Run<'a> {
         matches!(self.current, Current::Reply | Current::Created(_)) && self.reply.is_some()
     }
 
-    fn scope<'s>(&'s self, meter: &'s Meter) -> Scope<'s> {
+    fn scope<'s>(&'s self, meter: &'s Meter, host: &'s dyn Host) -> Scope<'s> {
         let current = self.reply.as_ref().filter(|_| self.is_on_reply()).unwrap_or(&self.request.message);
         Scope {
             request: self.request,
@@ -209,7 +209,7 @@ impl<'a> Run<'a> {
             reply: self.reply.as_ref(),
             variables: &self.variables,
             item: None,
-            host: &SystemHost,
+            host,
             meter,
             limits: self.limits,
         }

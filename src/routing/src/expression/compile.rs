@@ -11,7 +11,7 @@ use crossdock_expression::{
     Environment, EvaluationError, Exhausted, Failure, FailureKind, Input, InputValue, Problem, Program, Step, Type,
     Variable,
 };
-use crossdock_message::{ByteString, Code, Decimal, Fault, Value};
+use crossdock_message::{ByteString, Code, Decimal, Fault, Reason, Value};
 
 use super::built_in::built_in;
 use super::contract::type_of;
@@ -19,6 +19,9 @@ use super::exhausted;
 use super::path::{Path, PathStep};
 use super::scope::Scope;
 use super::value_kind::ValueKind;
+
+/// The reason of the fault of an expression that needs a number of a sequence which its host does not have.
+pub const NO_NUMBER: Reason = Reason::new("NO_NUMBER");
 
 /// The names that an expression may use.
 #[derive(Debug, Clone, Default)]
@@ -308,6 +311,10 @@ impl Expression {
         match failure.kind {
             FailureKind::Missing => self.missing(&failure.problem),
             FailureKind::Exhausted(cause) => self.exhausted(cause),
+            FailureKind::NoNumber => {
+                let message = format!("`{}` needs a number of a sequence, which is not available", self.0.source);
+                Fault::new(Code::Internal, NO_NUMBER, message)
+            }
             FailureKind::Value => {
                 self.fault("EXPRESSION", format!("`{}` cannot be evaluated: {}", self.0.source, failure.problem))
             }

@@ -9,8 +9,9 @@ use crossdock_offload as offload;
 use crossdock_offload::{INLINE_LEN, Priority, discard, offload};
 use crossdock_offload::{encode_and_take_body, is_long_to_encode};
 use crossdock_routing::CallPlan;
-use crossdock_routing::expression::{Meter, Request, Scope, Template};
+use crossdock_routing::expression::{Host, Meter, NO_NUMBER, Request, Scope, Template};
 
+use super::numbers::Numbers;
 use super::{Current, Run};
 use crate::host::SystemHost;
 
@@ -37,7 +38,7 @@ struct OwnedScope {
 }
 
 impl OwnedScope {
-    fn scope<'s>(&'s self, meter: &'s Meter) -> Scope<'s> {
+    fn scope<'s>(&'s self, meter: &'s Meter, host: &'s dyn Host) -> Scope<'s> {
         let current = self.reply.as_ref().filter(|_| self.is_on_reply).unwrap_or(&self.request.message);
         Scope {
             request: &self.request,
@@ -45,7 +46,7 @@ impl OwnedScope {
             reply: self.reply.as_ref(),
             variables: &self.variables,
             item: None,
-            host: &SystemHost,
+            host,
             meter,
             limits: &self.limits,
         }
@@ -60,7 +61,45 @@ impl Run<'_> {
     pub(super) async fn evaluate<P, T>(
         &self,
         part: &P,
-        evaluate: impl Fn(&P, &Scope<'_>) -> Result<T, Fault> + Send + 'static,
+        evaluate: impl Fn(&P, &Scope<'_>) -> Result<T, Fault> + Send + Clone + 'static,
+    ) -> Result<T, Fault>
+    where
+        P: Clone + Send + 'static,
+        T: Send + 'static,
+    {
+        let result = self.evaluate_with(part, &evaluate, None).await;
+        match result {
+            // Boxed, so that the future of the common case stays small.
+            Err(fault) if fault.reason == NO_NUMBER => Box::pin(self.evaluate_with_numbers(part, evaluate)).await,
+            result => result,
+        }
+    }
+
+    /// Evaluates a part of the plan that needs numbers of sequences.
+    async fn evaluate_with_numbers<P, T>(
+        &self,
+        part: &P,
+        evaluate: impl Fn(&P, &Scope<'_>) -> Result<T, Fault> + Send + Clone + 'static,
+    ) -> Result<T, Fault>
+    where
+        P: Clone + Send + 'static,
+        T: Send + 'static,
+    {
+        let engine = self.shards.generation().coordination.as_ref();
+        let numbers = Arc::new(Numbers::default());
+        loop {
+            match self.evaluate_with(part, &evaluate, Some(&numbers)).await {
+                Err(fault) if fault.reason == NO_NUMBER => self.before_deadline(numbers.request(engine)).await??,
+                result => return result,
+            }
+        }
+    }
+
+    async fn evaluate_with<P, T>(
+        &self,
+        part: &P,
+        evaluate: &(impl Fn(&P, &Scope<'_>) -> Result<T, Fault> + Send + Clone + 'static),
+        numbers: Option<&Arc<Numbers>>,
     ) -> Result<T, Fault>
     where
         P: Clone + Send + 'static,
@@ -69,17 +108,22 @@ impl Run<'_> {
         // Branches of one message share its budget, so they evaluate one at a time.
         let mut budget = self.budget.lock().await;
         let meter = &budget.meter;
-        if let Some(result) = meter.in_slice(|| evaluate(part, &self.scope(meter))) {
+        let host = numbers.map_or(&SystemHost as &dyn Host, |numbers| &**numbers);
+        if let Some(result) = meter.in_slice(|| evaluate(part, &self.scope(meter, host))) {
             return result;
         }
+        if let Some(numbers) = numbers {
+            numbers.rewind();
+        }
         // Boxed, so that the future of the common short case stays small.
-        Box::pin(self.evaluate_on_pool(part.clone(), evaluate, &mut budget)).await
+        Box::pin(self.evaluate_on_pool(part.clone(), evaluate.clone(), numbers.cloned(), &mut budget)).await
     }
 
     async fn evaluate_on_pool<P, T>(
         &self,
         part: P,
         evaluate: impl Fn(&P, &Scope<'_>) -> Result<T, Fault> + Send + 'static,
+        numbers: Option<Arc<Numbers>>,
         budget: &mut Budget,
     ) -> Result<T, Fault>
     where
@@ -90,7 +134,8 @@ impl Run<'_> {
         let meter = std::mem::replace(&mut budget.meter, Meter::exhausted(self.deadline));
         let owned_scope = self.owned_scope();
         let work = offload(priority, move || {
-            let result = evaluate(&part, &owned_scope.scope(&meter));
+            let host = numbers.as_ref().map_or(&SystemHost as &dyn Host, |numbers| &**numbers);
+            let result = evaluate(&part, &owned_scope.scope(&meter, host));
             (result, meter, owned_scope)
         });
         let (result, meter, owned_scope) = self.before_deadline(work).await?;
@@ -161,7 +206,7 @@ impl Run<'_> {
     /// Renders an error message, also after the deadline; `None` if rendering fails.
     pub(super) async fn error_text(&self, text: &Template) -> Option<ByteString> {
         let meter = Meter::new(Instant::now() + ERROR_TEXT_TIME);
-        let short = meter.in_slice(|| text.render(&self.scope(&meter)));
+        let short = meter.in_slice(|| text.render(&self.scope(&meter, &SystemHost)));
         match short {
             Some(rendered) => rendered.ok(),
             None => self.evaluate(text, Template::render).await.ok(),

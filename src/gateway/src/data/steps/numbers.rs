@@ -1,0 +1,103 @@
+//! Numbers of sequences for expressions. An evaluation that lacks one ends; the number is requested, and the evaluation begins again.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crossdock_embedded::{CommandError, Engine};
+use crossdock_message::{Code, Fault, Retry, Time};
+use crossdock_routing::expression::Host;
+
+use crate::host::SystemHost;
+
+/// Numbers of one sequence in an evaluation, at most.
+const NUMBERS_MAX: usize = 10_000;
+
+/// Numbers that were requested for an evaluation.
+#[derive(Debug, Default)]
+struct OfSequence {
+    numbers: Vec<i64>,
+    /// How many of them the evaluation has used.
+    used: usize,
+}
+
+/// The host of the expressions of a step. Each of its evaluations uses the same numbers.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    sequences: Mutex<BTreeMap<String, OfSequence>>,
+    /// The sequence of which the evaluation lacks a number.
+    missing: Mutex<Option<String>>,
+}
+
+impl Numbers {
+    fn sequences(&self) -> MutexGuard<'_, BTreeMap<String, OfSequence>> {
+        self.sequences.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Requests what the last evaluation lacked: as many numbers as there were already, so that a few requests are enough for a list.
+    ///
+    /// # Errors
+    /// UNAVAILABLE without a majority; INTERNAL without a cluster.
+    pub(super) async fn request(&self, engine: Option<&Engine>) -> Result<(), Fault> {
+        let missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(engine) = engine else {
+            return Err(Fault::new(
+                Code::Internal,
+                "NO_CLUSTER",
+                "`sequence` needs the instance to be a member of a cluster",
+            ));
+        };
+        let Some(name) = missing else {
+            return Err(Fault::new(Code::Internal, "NO_NUMBER", "an expression cannot be evaluated"));
+        };
+        let count = self.sequences().get(&name).map_or(1, |of| of.numbers.len());
+        if count > NUMBERS_MAX {
+            let message = format!("an expression uses more than {NUMBERS_MAX} numbers of a sequence");
+            return Err(Fault::new(Code::ResourceExhausted, "NUMBERS", message));
+        }
+        let first = engine.next_numbers(&name, count as u64).await.map_err(|problem| refused(&problem))?;
+        let first = i64::try_from(first).map_err(|_| refused(&CommandError::Unreadable))?;
+        let mut sequences = self.sequences();
+        sequences.entry(name).or_default().numbers.extend((first..).take(count));
+        sequences.values_mut().for_each(|of| of.used = 0);
+        Ok(())
+    }
+
+    /// Begins an evaluation again, with the numbers that it has.
+    pub(super) fn rewind(&self) {
+        self.sequences().values_mut().for_each(|of| of.used = 0);
+    }
+}
+
+fn refused(problem: &CommandError) -> Fault {
+    let fault = match problem {
+        CommandError::Refused(_) => Fault::new(Code::ResourceExhausted, "SEQUENCE", "the sequence has no more numbers"),
+        _ => {
+            let message = "the cluster cannot give numbers of sequences at the moment";
+            Fault::new(Code::Unavailable, "NO_QUORUM", message).with_retry(Retry::Same)
+        }
+    };
+    fault.with_cause(problem.to_string())
+}
+
+impl Host for Numbers {
+    fn now(&self) -> Time {
+        SystemHost.now()
+    }
+
+    fn random(&self) -> u128 {
+        SystemHost.random()
+    }
+
+    fn number(&self, sequence: &str) -> Option<i64> {
+        let mut sequences = self.sequences();
+        let next = sequences.get_mut(sequence).and_then(|of| {
+            let number = of.numbers.get(of.used).copied()?;
+            of.used += 1;
+            Some(number)
+        });
+        if next.is_none() {
+            *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = Some(sequence.to_owned());
+        }
+        next
+    }
+}
