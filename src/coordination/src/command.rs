@@ -295,7 +295,8 @@ pub struct Join {
     pub queue: String,
 }
 
-/// Consumes a queue no longer: the slots of the session go to others.
+/// Consumes a queue no longer: the session is granted no slot any more, and gives back those that it has once the messages are settled
+/// that it has begun.
 #[derive(Clone, PartialEq, Message)]
 pub struct Leave {
     /// The session.

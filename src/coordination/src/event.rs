@@ -25,7 +25,7 @@ pub enum Event {
     SlotGranted(SlotOf),
     /// A session is asked to give a slot back, once the messages that it has begun are settled.
     SlotRecalled(SlotOf),
-    /// A session does not consume this queue any more.
+    /// A session does not consume this queue any more, and is to give its slots back.
     Left(Arc<str>, SessionId),
     /// A message can be delivered: it is the first of its lane.
     Ready(Box<Ready>),

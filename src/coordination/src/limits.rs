@@ -58,7 +58,7 @@ pub const EXPIRED_MAX: usize = 1_000;
 /// The most by which the clock advances between two commands, in milliseconds.
 pub const CLOCK_STEP_MS_MAX: u64 = 2_000;
 
-/// Number of slots of a queue: as many instances can consume it at the same time.
+/// Number of slots of a queue: as many consumers can have messages of it at the same time; further ones wait for a slot.
 pub const SLOTS: u32 = 64;
 /// Maximum number of queues that have messages, consumers, or ids of messages that they remember.
 pub const QUEUES_MAX: usize = 1_000;

@@ -133,7 +133,7 @@ impl Queues {
         Outcome::DONE
     }
 
-    /// Removes a consumer.
+    /// Removes a consumer. It keeps its slots until it gives them back.
     pub(crate) fn leave(&mut self, command: &Leave, context: &mut Context<'_>) -> Outcome {
         let session = SessionId(command.session);
         let used = (session, Arc::from(command.queue.as_str()));
@@ -207,16 +207,13 @@ impl Queues {
     /// Ends what a session does with queues.
     pub(crate) fn end_session(&mut self, session: SessionId, unbalanced: &mut Unbalanced) {
         let first = Bound::Included((session, Arc::from("")));
-        let used: Vec<_> = self
-            .uses
-            .range((first, Bound::Unbounded))
-            .map(|(used, of)| (used.clone(), of.is_consumer))
-            .take_while(|((of, _), _)| *of == session)
-            .collect();
-        for (used, is_consumer) in used {
+        let used = self.uses.range((first, Bound::Unbounded)).map(|(used, _)| used.clone());
+        let used: Vec<_> = used.take_while(|(of, _)| *of == session).collect();
+        for used in used {
             self.uses.remove_mut(&used);
-            if is_consumer && let Some(queue) = self.by_name.get_mut(&used.1) {
-                queue.slots.leave(session);
+            // It may have slots although it is no consumer any more.
+            if let Some(queue) = self.by_name.get_mut(&used.1) {
+                queue.slots.end(session);
                 unbalanced.insert(used.1);
             }
         }

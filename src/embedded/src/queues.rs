@@ -71,7 +71,7 @@ impl Queues {
                 }
                 Event::Ready(ready) => {
                     if let Some(consuming) = self.consumer_of(&ready.slot.queue) {
-                        consuming.ready(ready);
+                        consuming.ready(ready, || shared.replica.view());
                     }
                 }
                 Event::Left(queue, session) => {
@@ -79,9 +79,7 @@ impl Queues {
                         consuming.left(*session);
                     }
                 }
-                Event::Finished(finished) if shared.sessions.is_current(finished.session) => {
-                    self.watches.finished(finished);
-                }
+                Event::Finished(finished) => self.watches.finished(finished),
                 Event::SessionEnded(session) => self.end_session(*session),
                 _ => {}
             }
@@ -103,7 +101,7 @@ impl Queues {
     /// Ends what this instance does in a session.
     pub(crate) fn end_session(&self, session: SessionId) {
         for consuming in self.consumers() {
-            consuming.left(session);
+            consuming.end_session(session);
         }
     }
 
@@ -162,7 +160,7 @@ impl Engine {
     }
 
     /// Removes dead letters of a queue by their positions, and adds them to it again if they are `replayed`. Returns how many
-    /// there were.
+    /// there were, without those that an attempt has removed whose answer was lost.
     ///
     /// # Errors
     /// See [`CommandError`]. If its outcome is unknown, it can be called again.
@@ -171,7 +169,7 @@ impl Engine {
         self.remove(Operation::TakeDead(command)).await
     }
 
-    /// Drops up to 1000 messages of a queue that no instance consumes. Returns how many.
+    /// Drops up to 1000 messages of a queue that no instance consumes. Returns how many; 0 if there are none any more.
     ///
     /// # Errors
     /// See [`CommandError`].

@@ -129,6 +129,10 @@ pub trait EntrySpec: Any + Debug + Send + Sync {
     fn call_type(&self) -> Option<&Arc<CallType>> {
         None
     }
+    /// Whether its messages have types that no contract of the route gives them, such as those of a schema registry.
+    fn has_own_types(&self) -> bool {
+        false
+    }
     /// Whether its messages are events, with attributes of CloudEvents.
     fn receives_events(&self) -> bool {
         false

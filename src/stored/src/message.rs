@@ -30,7 +30,8 @@ pub fn store(entry: &str, message: &Message) -> Result<Bytes, Error> {
     Ok(stored.encode_to_vec().into())
 }
 
-/// A digest of what a message says, without its id and its context: the same on all instances, for all who send it.
+/// A digest of what a message says: address, parameters, listed headers, media type and body, but neither its id, its time and its
+/// other attributes nor its context. It is the same on all instances.
 ///
 /// # Errors
 /// See [`store`].
@@ -40,6 +41,9 @@ pub fn digest(entry: &str, message: &Message) -> Result<u64, Error> {
         id: String::new(),
         source: String::new(),
         context: None,
+        key: None,
+        time: None,
+        event: None,
         ..to_wire(message)?
     };
     let digest = ring::digest::digest(&ring::digest::SHA256, &content.encode_to_vec());

@@ -92,12 +92,13 @@ pub(super) struct OfCluster {
 }
 
 impl OfCluster {
-    async fn page(&self, after: u64, limit: usize) -> Result<Vec<Value>, Fault> {
+    /// Dead letters after a position, and the position of the last one that there is.
+    async fn page(&self, after: u64, limit: usize) -> Result<(Vec<Value>, u64), Fault> {
         let target = format!("{PATH}/dead?queue={}&after={after}&limit={limit}", escaped(&self.queue));
         let response =
             fetch(&self.address, self.token.as_deref(), &target).await.map_err(|problem| unreachable(&problem))?;
         let body: Value = serde_json::from_str(&response).unwrap_or_default();
-        Ok(body["dead_letters"].as_array().cloned().unwrap_or_default())
+        Ok((body["dead_letters"].as_array().cloned().unwrap_or_default(), body["last"].as_u64().unwrap_or(0)))
     }
 
     /// Replays or drops dead letters; how many there were.
@@ -116,14 +117,19 @@ impl OfCluster {
         let mut visit = Visit::default();
         let mut after = 0;
         let mut is_stopped = false;
+        let mut last = None;
         while visit.seen < max && !is_stopped {
-            let page = self.page(after, PAGE.min(max - visit.seen)).await?;
+            let (page, newest) = self.page(after, PAGE.min(max - visit.seen)).await?;
+            // A letter that is replayed and rejected again gets a higher position, and is not visited again.
+            let last = *last.get_or_insert(newest);
+            let position = |letter: &Value| letter["position"].as_u64().unwrap_or(u64::MAX);
+            let page: Vec<_> = page.into_iter().filter(|letter| position(letter) <= last).collect();
             if page.is_empty() {
                 break;
             }
             let (mut replayed, mut dropped) = (Vec::new(), Vec::new());
             for letter in &page {
-                let position = letter["position"].as_u64().unwrap_or(u64::MAX);
+                let position = position(letter);
                 after = position;
                 visit.seen += 1;
                 match choose(&letter_of(&self.queue, letter)) {

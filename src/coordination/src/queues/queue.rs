@@ -123,6 +123,20 @@ impl Queue {
         self.heads(0, SLOTS).map(|(_, message)| message.enqueued).min()
     }
 
+    /// The position of the last dead letter.
+    #[must_use]
+    pub fn last_dead(&self) -> Option<u64> {
+        self.dead.last().map(|(position, _)| *position)
+    }
+
+    /// Whether a message can be delivered now, after this many attempts.
+    #[must_use]
+    pub fn is_deliverable(&self, place: &Place, attempts: u32) -> bool {
+        let message = self.messages.get(place);
+        message.is_some_and(|message| message.attempts == attempts && message.not_before.is_none())
+            && self.messages.range(place.lane()).next().is_some_and(|(first, _)| first == place)
+    }
+
     /// The messages of a slot that can be delivered now: the first of each lane, unless it waits to be delivered again.
     pub fn deliverable(&self, slot: u32) -> impl Iterator<Item = (&Place, &Arc<Message>)> {
         self.heads(slot, slot + 1).filter(|(_, message)| message.not_before.is_none())
@@ -142,7 +156,7 @@ impl Queue {
     }
 
     pub(crate) fn is_unused(&self) -> bool {
-        self.messages.is_empty() && self.due.is_empty() && self.dead.is_empty() && self.slots.consumers().is_empty()
+        self.messages.is_empty() && self.due.is_empty() && self.dead.is_empty() && self.slots.are_unused()
     }
 
     /// Adds a message, unless it is a duplicate or does not fit.
@@ -390,6 +404,7 @@ impl Queue {
             removed += 1;
         }
         let left = usize::try_from(count - removed).unwrap_or(usize::MAX);
+        let left = left.min(self.delayed);
         let delayed = self.due.iter().filter(|(_, due)| matches!(due, Due::Delayed(..))).take(left);
         let delayed: Vec<_> = delayed.map(|(key, due)| (*key, due.clone())).collect();
         for (key, due) in delayed {

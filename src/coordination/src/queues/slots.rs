@@ -63,6 +63,11 @@ impl Slots {
         &self.consumers
     }
 
+    /// Whether there is no consumer, and none that has slots to give back.
+    pub(crate) fn are_unused(&self) -> bool {
+        self.consumers.is_empty() && self.slots.iter().all(|slot| slot.holder.is_none())
+    }
+
     /// Adds a consumer, unless it is one.
     pub(crate) fn join(&mut self, session: SessionId) {
         if let Err(at) = self.consumers.binary_search(&session) {
@@ -70,14 +75,23 @@ impl Slots {
         }
     }
 
-    /// Removes a consumer, and takes its slots.
+    /// Removes a consumer, and asks it for its slots. It keeps them until it gives them back.
     pub(crate) fn leave(&mut self, session: SessionId) {
-        let Ok(at) = self.consumers.binary_search(&session) else { return };
-        Arc::make_mut(&mut self.consumers).remove(at);
-        for slot in Arc::make_mut(&mut self.slots) {
-            if slot.holder.is_some_and(|(holder, _)| holder == session) {
-                *slot = Slot::default();
-            }
+        self.remove(session, |slot| slot.is_recalled = true);
+    }
+
+    /// Removes a consumer, and takes its slots: its session has ended.
+    pub(crate) fn end(&mut self, session: SessionId) {
+        self.remove(session, |slot| *slot = Slot::default());
+    }
+
+    fn remove(&mut self, session: SessionId, change: impl Fn(&mut Slot)) {
+        if let Ok(at) = self.consumers.binary_search(&session) {
+            Arc::make_mut(&mut self.consumers).remove(at);
+        }
+        let is_held = |slot: &Slot| slot.holder.is_some_and(|(holder, _)| holder == session);
+        if self.slots.iter().any(is_held) {
+            Arc::make_mut(&mut self.slots).iter_mut().filter(|slot| is_held(slot)).for_each(change);
         }
     }
 
@@ -181,25 +195,33 @@ mod tests {
         slots.join(SessionId(3));
         assert_eq!(settle(&mut slots, &mut token), 21);
         let mut thirds = counts(&slots);
+        let thirds_of_first = thirds[0];
         thirds.sort_unstable();
         assert_eq!(thirds, [21, 21, 22]);
         slots.leave(SessionId(1));
-        assert_eq!(settle(&mut slots, &mut token), 0);
+        assert_eq!(settle(&mut slots, &mut token), thirds_of_first);
         assert_eq!(counts(&slots), [32, 32]);
+        slots.end(SessionId(2));
+        assert_eq!(settle(&mut slots, &mut token), 0);
+        assert_eq!(counts(&slots), [64]);
     }
 
     proptest! {
         #[test]
-        fn slots_are_divided_evenly_after_any_changes(changes in prop::collection::vec((0_u64..6, any::<bool>(), any::<bool>()), 1..40)) {
+        fn slots_are_divided_evenly_after_any_changes(changes in prop::collection::vec((0_u64..6, 0_u8..3, any::<bool>()), 1..40)) {
             let mut slots = Slots::new(16);
             let mut token = 0;
-            for (session, joins, settles) in changes {
-                if joins { slots.join(SessionId(session)) } else { slots.leave(SessionId(session)) }
+            for (session, change, settles) in changes {
+                match change {
+                    0 => slots.join(SessionId(session)),
+                    1 => slots.leave(SessionId(session)),
+                    _ => slots.end(SessionId(session)),
+                }
                 token += 1;
                 slots.balance(Token(token));
                 for (_, slot) in slots.iter() {
                     let is_consumer = slot.holder.is_some_and(|(session, _)| slots.consumers().contains(&session));
-                    prop_assert!(is_consumer || slots.consumers().is_empty());
+                    prop_assert!(is_consumer || slot.is_recalled || slots.consumers().is_empty());
                 }
                 if settles {
                     settle(&mut slots, &mut token);

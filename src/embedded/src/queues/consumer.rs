@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crossdock_coordination::command::{Dead, Fate, Retry};
-use crossdock_coordination::limits::{MESSAGE_DELAY_MS_MAX, NAME_BYTES_MAX};
+use crossdock_coordination::limits::{MESSAGE_BYTES_MAX, MESSAGE_DELAY_MS_MAX, NAME_BYTES_MAX};
 use crossdock_coordination::{Message, Place, Token};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -17,11 +17,11 @@ use crate::session::Life;
 /// After this time, a message is delivered again whose delivery was dropped.
 const DROPPED_DELAY: Duration = Duration::from_secs(1);
 
-/// A message was settled without effect: this instance does not hold its slot any more, and another one delivers it again.
+/// A message was settled without effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SettleError {
-    /// See above.
-    #[error("another instance delivers the messages of this key now")]
+    /// The slot of the message was lost meanwhile: its next holder, usually another instance, delivers the message again.
+    #[error("the slot of the message was lost; its next holder delivers it again")]
     Lost,
 }
 
@@ -125,7 +125,7 @@ impl Delivery {
         SlotValidity { consuming, slot: place.slot, token: *token, life }
     }
 
-    /// The message was processed, with this result for its producer. Returns once that is durable: only then the next one of
+    /// The message was processed, with this result for its producer, up to 1 MiB: a longer one is left out. Returns once that is durable: only then the next one of
     /// its key is delivered. If the future is dropped, it is settled all the same.
     ///
     /// # Errors
@@ -152,7 +152,12 @@ impl Delivery {
         self.settle(Fate::Dead(Dead { reason, result })).await
     }
 
-    async fn settle(mut self, fate: Fate) -> Result<(), SettleError> {
+    async fn settle(mut self, mut fate: Fate) -> Result<(), SettleError> {
+        if let Fate::Done(result) | Fate::Dead(Dead { result, .. }) = &mut fate
+            && result.len() > MESSAGE_BYTES_MAX
+        {
+            *result = Bytes::new();
+        }
         let Some(ripe) = self.ripe.take() else { return Ok(()) };
         let (done, settled) = oneshot::channel();
         self.consuming.settle(&self.shared, &ripe, fate, done);

@@ -1,6 +1,6 @@
 //! This instance as a consumer of one queue.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossdock_coordination::command::{Fate, HeldSlot, Join, Leave, Settle, Settlement, Yield};
@@ -54,8 +54,12 @@ pub(super) struct Due {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The session in which the queue was joined.
+    /// The session in which slots are held.
     session: Option<SessionId>,
+    /// The session consumes the queue: it is granted slots.
+    is_joined: bool,
+    /// Messages may have been passed over, so the state has to be compared.
+    is_behind: bool,
     slots: BTreeMap<u32, Held>,
     /// By position.
     known: HashMap<u64, Known>,
@@ -63,7 +67,7 @@ struct State {
     due: Vec<Due>,
     /// A task sends what is due.
     is_settling: bool,
-    /// While there are none, no message is delivered, and the queue is left once those that were are settled.
+    /// While there are none, no message is delivered, and slots are given back once those that were are settled.
     handles: usize,
     /// The instance has ended.
     is_over: bool,
@@ -119,12 +123,19 @@ impl Consuming {
             return;
         }
         if is_granted {
+            // The state that was compared last may be newer than this event.
+            if state.slots.get(&of.slot).is_some_and(|held| held.token >= of.token) {
+                return;
+            }
             // What was known of it is of an earlier grant.
             state.forget(of.slot, true);
             state.slots.insert(of.slot, Held { token: of.token, is_recalled: false, is_given_back: false });
             state.scan(&self.queue, of.slot, of.token, &view);
+            // A `Leave` that was not executed is repeated.
+            state.is_joined = true;
             drop(state);
             self.ripened.notify_waiters();
+            self.changed.notify_one();
         } else if let Some(held) = state.slots.get_mut(&of.slot).filter(|held| held.token == of.token) {
             held.is_recalled = true;
             state.forget(of.slot, false);
@@ -132,16 +143,33 @@ impl Consuming {
     }
 
     /// A message can be delivered.
-    pub(super) fn ready(&self, ready: &Ready) {
+    pub(super) fn ready(&self, ready: &Ready, view: impl Fn() -> Arc<crate::machine::State>) {
         let mut state = self.lock();
-        if state.session == Some(ready.slot.session) && state.offer(&ready.place, &ready.message, ready.slot.token) {
+        if state.session != Some(ready.slot.session) {
+            return;
+        }
+        // It may have been settled since: the state that was compared last may be newer than this event.
+        let view = view();
+        let queue = view.queues.get(&self.queue);
+        if queue.is_some_and(|queue| queue.is_deliverable(&ready.place, ready.message.attempts))
+            && state.offer(&ready.place, &ready.message, ready.slot.token)
+        {
             drop(state);
             self.ripened.notify_waiters();
         }
     }
 
-    /// The queue is not consumed in this session any more.
+    /// The session is granted no slots any more, and gives back those that it has.
     pub(super) fn left(&self, session: SessionId) {
+        let mut state = self.lock();
+        if state.session == Some(session) {
+            state.recall_all();
+            self.changed.notify_one();
+        }
+    }
+
+    /// The session has ended.
+    pub(super) fn end_session(&self, session: SessionId) {
         let mut state = self.lock();
         if state.session == Some(session) {
             state.clear();
@@ -168,8 +196,7 @@ impl Consuming {
         let mut state = self.lock();
         state.handles -= 1;
         if state.handles == 0 {
-            state.ripe.clear();
-            state.known.retain(|_, known| known.has_begun);
+            state.forget_waiting();
             self.changed.notify_one();
         }
     }
@@ -180,26 +207,21 @@ impl Consuming {
         state.handles == 0 || state.is_over
     }
 
-    /// Compares with the current state, after events were missed.
+    /// Compares with the current state, after events or messages may have been missed.
     pub(super) fn compare(&self, view: impl Fn() -> Arc<crate::machine::State>) {
         let mut state = self.lock();
         let Some(session) = state.session else { return };
         let now = view();
-        let queue = now.queues.get(&self.queue).filter(|queue| queue.slots().consumers().contains(&session));
-        let Some(queue) = queue else {
-            state.clear();
-            self.changed.notify_one();
-            return;
-        };
-        let held: BTreeMap<u32, Token> = queue.slots().held_by(session).collect();
-        let lost: Vec<_> = state.slots.iter().filter(|(slot, of)| held.get(slot) != Some(&of.token)).collect();
-        let lost: Vec<u32> = lost.into_iter().map(|(slot, _)| *slot).collect();
+        let queue = now.queues.get(&self.queue);
+        let held: BTreeMap<u32, Token> = queue.iter().flat_map(|queue| queue.slots().held_by(session)).collect();
+        let is_lost = |(slot, of): (&u32, &Held)| (held.get(slot) != Some(&of.token)).then_some(*slot);
+        let lost: Vec<u32> = state.slots.iter().filter_map(is_lost).collect();
         for slot in lost {
             state.forget(slot, true);
             state.slots.remove(&slot);
         }
         for (slot, token) in held {
-            let is_recalled = queue.slots().get(slot).is_recalled;
+            let is_recalled = queue.is_some_and(|queue| queue.slots().get(slot).is_recalled);
             let of = state.slots.entry(slot).or_insert(Held { token, is_recalled, is_given_back: false });
             of.is_recalled = is_recalled;
             if is_recalled {
@@ -207,6 +229,12 @@ impl Consuming {
             } else {
                 state.scan(&self.queue, slot, token, &view);
             }
+        }
+        state.is_behind = false;
+        let is_consumer = queue.is_some_and(|queue| queue.slots().consumers().contains(&session));
+        if state.is_joined != is_consumer {
+            state.is_joined = is_consumer;
+            self.changed.notify_one();
         }
         drop(state);
         self.ripened.notify_waiters();
@@ -217,10 +245,13 @@ impl Consuming {
         let mut state = self.lock();
         let Some(session) = state.session else { return };
         let State { slots, known, .. } = &mut *state;
-        let is_free = |slot: u32| known.values().all(|known| known.slot != slot);
+        if !slots.values().any(|held| held.is_recalled && !held.is_given_back) {
+            return;
+        }
+        let busy: HashSet<u32> = known.values().map(|known| known.slot).collect();
         let mut given_back = Vec::new();
         for (slot, held) in slots.iter_mut().filter(|(_, held)| held.is_recalled && !held.is_given_back) {
-            if is_free(*slot) {
+            if !busy.contains(slot) {
                 held.is_given_back = true;
                 given_back.push(HeldSlot { slot: *slot, token: held.token.0 });
             }
@@ -286,39 +317,56 @@ impl Consuming {
         }
     }
 
-    /// A settlement took effect, or the message was lost.
-    fn settled(&self, settlement: &Settlement) {
+    /// A settlement took effect, or was refused because the slot was lost.
+    fn settled(&self, settlement: &Settlement, is_refused: bool) {
         let mut state = self.lock();
         let known = state.known.get(&settlement.position);
         if known.is_some_and(|known| known.is(settlement.attempts, Token(settlement.token))) {
             state.known.remove(&settlement.position);
         }
-        if state.handles == 0 && state.known.is_empty() {
+        if is_refused {
+            // If it is held all the same, the message is offered again.
+            state.is_behind = true;
             self.changed.notify_one();
         }
     }
 
-    /// What to do next, while the queue is consumed in a session.
-    fn next_phase(&self, session: SessionId) -> Phase {
+    /// What to do next.
+    fn next_phase(&self) -> Phase {
         let mut state = self.lock();
-        match (&*state, state.handles) {
-            (State { session: current, .. }, _) if *current != Some(session) => Phase::Lost,
-            (State { known, .. }, 0) if known.is_empty() => {
-                state.clear();
-                Phase::Leave
+        match (state.handles > 0 && !state.is_over, state.is_joined, state.session) {
+            (true, false, _) => Phase::Join,
+            (true, true, _) if state.is_behind => Phase::Compare,
+            (false, true, Some(session)) => {
+                state.recall_all();
+                Phase::Leave(session)
             }
-            _ => Phase::Consume,
+            (false, ..) if state.slots.is_empty() => Phase::End,
+            _ => Phase::Wait,
         }
+    }
+
+    /// Begins to consume in a session.
+    fn begin(&self, session: SessionId) {
+        let mut state = self.lock();
+        if state.session != Some(session) {
+            state.clear();
+            state.session = Some(session);
+        }
+        // The session may have slots from before.
+        (state.is_joined, state.is_behind) = (true, true);
     }
 }
 
 /// See [`Consuming::next_phase`].
 enum Phase {
-    Consume,
-    /// Nothing is delivered any more, and everything that was is settled.
-    Leave,
-    /// The session has ended, or does not consume the queue any more.
-    Lost,
+    Join,
+    Compare,
+    /// No message is delivered any more.
+    Leave(SessionId),
+    Wait,
+    /// All slots were given back, or lost.
+    End,
 }
 
 impl Known {
@@ -358,55 +406,69 @@ impl State {
         self.known.retain(|_, known| known.slot != slot || known.has_begun && !all);
     }
 
+    /// Forgets the messages that have not begun. They are offered again once the state is compared.
+    fn forget_waiting(&mut self) {
+        self.ripe.clear();
+        self.known.retain(|_, known| known.has_begun);
+        self.is_behind = true;
+    }
+
+    /// All slots are to be given back, once the messages that have begun are settled.
+    fn recall_all(&mut self) {
+        self.is_joined = false;
+        self.slots.values_mut().for_each(|held| held.is_recalled = true);
+        self.forget_waiting();
+    }
+
     fn clear(&mut self) {
-        self.session = None;
+        (self.session, self.is_joined) = (None, false);
         self.slots.clear();
         self.known.clear();
         self.ripe.clear();
+        // Their deliveries are told that they are lost.
+        self.due.clear();
     }
 }
 
-/// Consumes a queue in one session after another, while there are handles.
+/// Consumes a queue in one session after another, while there are handles; then gives all slots back.
 pub(super) async fn consume(shared: Arc<Shared>, consuming: Arc<Consuming>) {
-    while !shared.queues.end_unused(&consuming) {
-        // Otherwise the instance has ended, or is not connected yet.
-        let Ok(own) = shared.sessions.get(Instant::now() + COMMAND_TIMEOUT).await else { continue };
-        consuming.lock().session = Some(own.id);
-        let join = Join { session: own.id.0, queue: consuming.queue.to_string() };
-        let joined = shared.execute_by(Operation::Join(join), Instant::now() + COMMAND_TIMEOUT).await;
-        if let Err(problem) = joined {
-            if !matches!(problem, CommandError::Refused(Refusal::NoSession)) {
+    loop {
+        consuming.give_back(&shared);
+        match consuming.next_phase() {
+            Phase::Join => join(&shared, &consuming).await,
+            Phase::Compare => consuming.compare(|| shared.replica.view()),
+            Phase::Leave(session) => leave(&shared, &consuming, session).await,
+            Phase::End if shared.queues.end_unused(&consuming) => return,
+            Phase::Wait | Phase::End => consuming.changed.notified().await,
+        }
+    }
+}
+
+async fn join(shared: &Arc<Shared>, consuming: &Arc<Consuming>) {
+    let Ok(own) = shared.sessions.get(Instant::now() + COMMAND_TIMEOUT).await else {
+        // Otherwise it is not connected yet.
+        if shared.sessions.is_over() {
+            consuming.end();
+        }
+        return;
+    };
+    consuming.begin(own.id);
+    let join = Join { session: own.id.0, queue: consuming.queue.to_string() };
+    match shared.execute_by(Operation::Join(join), Instant::now() + COMMAND_TIMEOUT).await {
+        Ok(_) => tracing::info!(queue = %consuming.queue, session = %own.id, "queue is consumed"),
+        Err(problem) => {
+            consuming.lock().is_joined = false;
+            if problem != CommandError::Refused(Refusal::NoSession) {
                 tracing::error!(queue = %consuming.queue, %problem, "queue cannot be consumed; trying again");
             }
-            consuming.left(own.id);
             sleep(RETRY_INTERVAL * 10).await;
-            continue;
         }
-        tracing::info!(queue = %consuming.queue, session = %own.id, "queue is consumed");
-        consume_in(&shared, &consuming, own.id).await;
     }
 }
 
-/// Consumes a queue until it was left, or its session is lost.
-async fn consume_in(shared: &Arc<Shared>, consuming: &Arc<Consuming>, session: SessionId) {
-    // The session may have slots from before, and messages may have been passed over while there were no handles.
-    let mut is_behind = true;
-    loop {
-        match consuming.next_phase(session) {
-            Phase::Lost => return,
-            Phase::Leave => break,
-            Phase::Consume if consuming.lock().handles == 0 => is_behind = true,
-            Phase::Consume => {
-                if std::mem::take(&mut is_behind) {
-                    consuming.compare(|| shared.replica.view());
-                }
-                consuming.give_back(shared);
-            }
-        }
-        consuming.changed.notified().await;
-    }
+async fn leave(shared: &Arc<Shared>, consuming: &Arc<Consuming>, session: SessionId) {
     let leave = Operation::Leave(Leave { session: session.0, queue: consuming.queue.to_string() });
-    // Otherwise the slots are free once the session ends.
+    // If it is not executed, the slots are granted to this session again, and given back until the session ends.
     let left = shared.execute_by(leave, Instant::now() + COMMAND_TIMEOUT).await;
     tracing::info!(queue = %consuming.queue, is_known = left.is_ok(), "queue is not consumed any more");
 }
@@ -428,7 +490,7 @@ async fn settle(shared: Arc<Shared>, consuming: Arc<Consuming>) {
         };
         for (at, Due { settlement, done }) in (0..).zip(due) {
             let is_refused = refused.as_ref().is_none_or(|refused| refused.contains(&at));
-            consuming.settled(&settlement);
+            consuming.settled(&settlement, is_refused);
             let event = match &settlement.fate {
                 _ if is_refused => QueueEvent::Lost,
                 Some(Fate::Retry(_)) => QueueEvent::Retried,
@@ -458,4 +520,5 @@ async fn give_back(shared: Arc<Shared>, consuming: Arc<Consuming>, session: Sess
             state.slots.remove(&slot);
         }
     }
+    consuming.changed.notify_one();
 }

@@ -8,20 +8,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossdock_cluster::RequestError;
 use crossdock_coordination::command::{self, Enqueue};
-use crossdock_coordination::limits::BATCH_LEN_MAX;
+use crossdock_coordination::limits::{BATCH_LEN_MAX, MESSAGE_BYTES_MAX};
 use crossdock_coordination::{Operation, Outcome, Refusal, answer};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::counts::QueueEvent;
-use super::watches::{Watch, Watches};
+use super::watches::Watch;
 use crate::engine::{COMMAND_TIMEOUT, Shared};
 use crate::error::CommandError;
 
 /// Messages of one command, in bytes; a single one may exceed it.
 const BATCH_BYTES_MAX: usize = 1 << 20;
-/// Messages that wait for a command, over all queues. Beyond it, messages are refused.
+/// Messages that wait for a command, over all queues, and their length in bytes. Beyond it, messages are refused.
 const WAITING_MAX: usize = 100_000;
+const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// A message to add to a queue.
 #[derive(Debug, Clone, Default)]
@@ -84,6 +85,7 @@ struct All {
     /// By queue; while there is an entry, a task sends them.
     by_queue: HashMap<String, Vec<Waiting>>,
     count: usize,
+    bytes: usize,
     /// The instance has ended.
     is_over: bool,
 }
@@ -93,6 +95,9 @@ struct All {
 pub(crate) struct Producers(Mutex<All>);
 
 pub(super) async fn enqueue(shared: &Arc<Shared>, queue: &str, message: NewMessage, is_watched: bool) -> Answer {
+    if message.payload.len() > MESSAGE_BYTES_MAX {
+        return Err(EnqueueError::Refused(Refusal::Invalid));
+    }
     let (answer, answered) = oneshot::channel();
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let (id, window_ms) = message.id.map_or_else(Default::default, |(id, window)| (id, millis(window)));
@@ -118,10 +123,12 @@ impl Producers {
     /// Adds a message, and starts a task if there is none for its queue. Whether there was room.
     fn add(&self, queue: &str, waiting: Waiting, start: impl FnOnce()) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.is_over || all.count >= WAITING_MAX {
+        let len = waiting.message.payload.len();
+        if all.is_over || all.count >= WAITING_MAX || all.bytes + len > WAITING_BYTES_MAX {
             return false;
         }
         all.count += 1;
+        all.bytes += len;
         if let Some(others) = all.by_queue.get_mut(queue) {
             others.push(waiting);
         } else {
@@ -137,25 +144,33 @@ impl Producers {
         *all = All { is_over: true, ..All::default() };
     }
 
-    /// The messages of the next command; none if the task has ended.
+    /// The messages of the next command; none if the task has ended. Those whose callers wait no longer are left out: they may have
+    /// been sent again in another way.
     fn take(&self, queue: &str) -> Vec<Waiting> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(waiting) = all.by_queue.get_mut(queue) else { return Vec::new() };
-        let mut bytes = 0;
+        let All { by_queue, count, bytes, .. } = &mut *all;
+        let Some(waiting) = by_queue.get_mut(queue) else { return Vec::new() };
+        let (before, len) = (waiting.len(), len_of(waiting));
+        waiting.retain(|waiting| !waiting.answer.is_closed());
+        let mut sum = 0;
         let fits = |waiting: &&Waiting| {
-            bytes += waiting.message.payload.len();
-            bytes <= BATCH_BYTES_MAX
+            sum += waiting.message.payload.len();
+            sum <= BATCH_BYTES_MAX
         };
-        let count = waiting.iter().take(BATCH_LEN_MAX).take_while(fits).count();
-        let count = count.max(1).min(waiting.len());
-        let rest = waiting.split_off(count);
+        let fitting = waiting.iter().take(BATCH_LEN_MAX).take_while(fits).count();
+        let rest = waiting.split_off(fitting.max(1).min(waiting.len()));
         let taken = std::mem::replace(waiting, rest);
+        *count -= before - waiting.len();
+        *bytes -= len - len_of(waiting);
         if taken.is_empty() {
-            all.by_queue.remove(queue);
+            by_queue.remove(queue);
         }
-        all.count -= taken.len();
         taken
     }
+}
+
+fn len_of(waiting: &[Waiting]) -> usize {
+    waiting.iter().map(|waiting| waiting.message.payload.len()).sum()
 }
 
 /// Adds messages to a queue until none waits.
@@ -168,7 +183,6 @@ async fn produce(shared: Arc<Shared>, queue: String) {
         let (messages, answers): (Vec<_>, Vec<_>) =
             waiting.into_iter().map(|waiting| (waiting.message, waiting.answer)).unzip();
         let watched: Vec<_> = messages.iter().map(|message| message.is_watched).collect();
-        let watches = watched.contains(&true).then(|| Adding::begin(&shared.queues.watches, &queue));
         let placed = send(&shared, &queue, messages).await;
         for (at, (answer, is_watched)) in answers.into_iter().zip(watched).enumerate() {
             let unanswered = Err(EnqueueError::Unknown(CommandError::Unreadable));
@@ -180,23 +194,7 @@ async fn produce(shared: Arc<Shared>, queue: String) {
             let watch = |placed| shared.queues.watches.watch(&queue, placed);
             let _ = answer.send(placed.map(|placed| (placed, is_watched.then(|| watch(placed)))));
         }
-        drop(watches);
-    }
-}
-
-/// While it lives, results of messages are kept whose positions are not known yet.
-struct Adding<'a>(&'a Watches, &'a str);
-
-impl<'a> Adding<'a> {
-    fn begin(watches: &'a Watches, queue: &'a str) -> Self {
-        watches.begin(queue);
-        Self(watches, queue)
-    }
-}
-
-impl Drop for Adding<'_> {
-    fn drop(&mut self) {
-        self.0.end(self.1);
+        shared.queues.watches.end(&queue);
     }
 }
 
@@ -209,6 +207,9 @@ async fn send(
     let Ok(own) = shared.sessions.get(deadline).await else { return Err(EnqueueError::NotConnected) };
     // With the number, the command is executed once, however often it is sent.
     let id = own.next_request();
+    if messages.iter().any(|message| message.is_watched) {
+        shared.queues.watches.begin(queue, own.id);
+    }
     let command = Enqueue { session: id.session.0, number: id.number, queue: queue.to_owned(), messages };
     match shared.execute_by(Operation::Enqueue(command), deadline).await {
         Ok(Outcome::Enqueued(enqueued)) => Ok(enqueued.messages),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use crossdock_coordination::event;
+use crossdock_coordination::{SessionId, event};
 use tokio::sync::oneshot;
 
 use super::producer::Placed;
@@ -23,9 +23,17 @@ type Key = (Arc<str>, u64);
 #[derive(Debug, Default)]
 struct All {
     waiting: HashMap<Key, oneshot::Sender<Finished>>,
-    /// Queues to which watched messages are being added, with the results that came before the positions of their messages were
-    /// known: answers and events come by different ways.
-    adding: HashMap<Arc<str>, HashMap<u64, Finished>>,
+    /// Queues to which watched messages are being added.
+    adding: HashMap<Arc<str>, Adding>,
+}
+
+/// Results that came before the positions of their messages were known: answers and events come by different ways.
+#[derive(Debug)]
+struct Adding {
+    session: SessionId,
+    early: HashMap<u64, Finished>,
+    /// Some may be missing.
+    has_missed: bool,
 }
 
 /// The watched messages.
@@ -41,8 +49,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Waits for the result. `None` if this instance cannot learn it any more; the message is processed all the same. Cancel
-    /// safe.
+    /// Waits for the result. `None` if this instance may have missed it; the message is processed all the same. It is not
+    /// told of a duplicate. Cancel safe.
     pub async fn finished(&mut self) -> Option<Finished> {
         (&mut self.result).await.ok()
     }
@@ -60,8 +68,8 @@ impl Watches {
     }
 
     /// Watched messages are being added to a queue, by one command at a time.
-    pub(super) fn begin(&self, queue: &str) {
-        self.lock().adding.insert(queue.into(), HashMap::new());
+    pub(super) fn begin(&self, queue: &str, session: SessionId) {
+        self.lock().adding.insert(queue.into(), Adding { session, early: HashMap::new(), has_missed: false });
     }
 
     /// They were added, or not.
@@ -74,10 +82,11 @@ impl Watches {
         let (sender, result) = oneshot::channel();
         let key = (Arc::from(queue), placed.position);
         let mut all = self.lock();
-        let early = all.adding.get_mut(queue).and_then(|early| early.remove(&placed.position));
-        if let Some(finished) = early {
+        let adding = all.adding.get_mut(queue);
+        let has_missed = adding.as_ref().is_some_and(|adding| adding.has_missed);
+        if let Some(finished) = adding.and_then(|adding| adding.early.remove(&placed.position)) {
             let _ = sender.send(finished);
-        } else if !placed.is_duplicate() {
+        } else if !placed.is_duplicate() && !has_missed {
             all.waiting.insert(key.clone(), sender);
         }
         drop(all);
@@ -90,13 +99,15 @@ impl Watches {
         let mut all = self.lock();
         if let Some(sender) = all.waiting.remove(&key) {
             let _ = sender.send(result);
-        } else if let Some(early) = all.adding.get_mut(&finished.queue) {
-            early.insert(finished.enqueued_as, result);
+        } else if let Some(adding) = all.adding.get_mut(&finished.queue).filter(|of| of.session == finished.session) {
+            adding.early.insert(finished.enqueued_as, result);
         }
     }
 
     /// Results may have been missed.
     pub(super) fn miss(&self) {
-        self.lock().waiting.clear();
+        let mut all = self.lock();
+        all.waiting.clear();
+        all.adding.values_mut().for_each(|adding| adding.has_missed = true);
     }
 }

@@ -233,3 +233,83 @@ async fn a_delivery_is_settled_without_effect_once_its_session_is_lost() {
     in_time(again.done(Vec::new().into())).await.expect("the slot is held");
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn a_consumer_that_is_opened_again_at_once_gets_what_waited() {
+    const COUNT: usize = 50;
+    let cluster = Cluster::start(1).await;
+    let engine = cluster.engine(0);
+    let first = engine.consume("jobs");
+    cluster.until(0, |state| state.queues.get("jobs").is_some_and(|of| !of.slots().consumers().is_empty())).await;
+    for number in 0..COUNT {
+        in_time(engine.enqueue("jobs", message(&format!("key {number}"), "text"))).await.expect("a place");
+    }
+    let begun = in_time(first.next()).await.expect("a message");
+    for _ in 0..20 {
+        // The slots are given back, kept, or granted again, as it happens.
+        drop(engine.consume("jobs"));
+        tokio::task::yield_now().await;
+    }
+    drop(first);
+    let second = engine.consume("jobs");
+    in_time(begun.done(Vec::new().into())).await.expect("the slot is held until then");
+    for _ in 1..COUNT {
+        let delivery = in_time(second.next()).await.expect("a message");
+        in_time(delivery.done(Vec::new().into())).await.expect("the slot is held");
+    }
+    until_empty(&engine).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn slots_without_messages_in_flight_move_before_a_consumer_has_ended() {
+    let cluster = Cluster::start(2).await;
+    let (leaving, staying) = (cluster.engine(0), cluster.engine(1));
+    let consumer = leaving.consume("jobs");
+    in_time(leaving.enqueue("jobs", message("slow", "1"))).await.expect("a place");
+    let slow = in_time(consumer.next()).await.expect("a message");
+    let other = staying.consume("jobs");
+    drop(consumer);
+    let held = |state: &crossdock_embedded::State| {
+        let slots = state.queues.get("jobs").map(crossdock_coordination::Queue::slots);
+        let sessions = slots.map(|slots| slots.iter().filter_map(|(_, slot)| slot.holder).map(|(session, _)| session));
+        let mut counts = BTreeMap::<_, usize>::new();
+        sessions.into_iter().flatten().for_each(|session| *counts.entry(session).or_default() += 1);
+        counts.into_values().collect::<std::collections::BTreeSet<_>>()
+    };
+    cluster.until(1, |state| held(state) == [1, 63].into()).await;
+    in_time(staying.enqueue("jobs", message("slow", "2"))).await.expect("a place");
+    in_time(slow.done(Vec::new().into())).await.expect("the slot is held until then");
+    cluster.until(1, |state| held(state) == [64].into()).await;
+    assert_eq!(text(&in_time(other.next()).await.expect("a message")), "2");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_whose_caller_has_left_is_not_added_after_an_outage() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let (first, second) = ((leader + 1) % 3, (leader + 2) % 3);
+    let engine = cluster.engine(leader);
+    in_time(engine.enqueue("jobs", message("a", "before"))).await.expect("a place");
+    cluster.kill(first);
+    cluster.kill(second);
+    for number in 0..20 {
+        let adding = engine.enqueue("jobs", message("a", &number.to_string()));
+        assert!(timeout(Duration::from_millis(20), adding).await.is_err(), "there is no majority");
+    }
+    cluster.restart(first).await;
+    cluster.restart(second).await;
+    in_time(async {
+        while engine.enqueue("jobs", message("a", "after")).await.is_err() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let view = in_time(engine.read()).await.expect("a state");
+    let texts = view.queues.get("jobs").into_iter().flat_map(crossdock_coordination::Queue::messages);
+    let texts: Vec<_> = texts.map(|(_, message)| String::from_utf8_lossy(&message.payload).into_owned()).collect();
+    // The first one was on its way.
+    assert!(texts.iter().all(|text| ["before", "0", "after"].contains(&text.as_str())), "{texts:?}");
+    cluster.stop().await;
+}

@@ -18,6 +18,8 @@ use super::locks::{Listed, read};
 /// Dead letters in an answer, at most; and their length, of which the last one may exceed it.
 const DEAD_MAX: usize = 1_000;
 const DEAD_BYTES_MAX: usize = 8 << 20;
+/// The oldest message is searched for metrics in queues of at most this many messages.
+const SEARCHED_MAX: usize = 50_000;
 
 /// The queues whose names begin with the prefix, in the order of their names.
 pub(super) async fn queues_json(engine: &Engine, listed: &Listed<'_>) -> Result<Value, (u16, String)> {
@@ -62,8 +64,9 @@ pub(super) async fn dead_letters_json(
         is_first_over
     };
     let letters: Vec<_> = found.take(limit).take_while(fits).map(|(at, letter)| letter_json(at, letter)).collect();
-    let total = view.queues.get(name).map_or(0, Queue::dead_len);
-    Ok(json!({ "dead_letters": letters, "total": total }))
+    let queue = view.queues.get(name);
+    let (total, last) = (queue.map_or(0, Queue::dead_len), queue.and_then(Queue::last_dead));
+    Ok(json!({ "dead_letters": letters, "total": total, "last": last }))
 }
 
 fn letter_json(position: u64, letter: &DeadLetter) -> Value {
@@ -146,22 +149,24 @@ async fn purge(engine: &Engine, queue: &str) -> Result<u64, CommandError> {
 
 pub(super) fn queue_metrics(out: &mut Families<'_>, engine: &Engine) -> fmt::Result {
     let view = engine.view();
-    let gauges: [(&str, &str, fn(&View, &Queue) -> u64); 6] = [
-        ("crossdock_queue_messages", "Messages that wait or are being processed.", |_, queue| queue.len() as u64),
-        ("crossdock_queue_delayed", "Messages that are delayed.", |_, queue| queue.delayed() as u64),
-        ("crossdock_queue_dead_letters", "Dead letters.", |_, queue| queue.dead_len() as u64),
-        ("crossdock_queue_bytes", "What a queue counts for, of at most 128 MiB.", |_, queue| queue.bytes() as u64),
-        ("crossdock_queue_oldest_seconds", "Age of the oldest message, in whole seconds.", |view, queue| {
-            oldest_ms(view, queue).unwrap_or(0) / 1_000
-        }),
-        ("crossdock_queue_consumers", "Instances that consume a queue.", |_, queue| {
+    let gauges: [(&str, &str, fn(&Queue) -> u64); 5] = [
+        ("crossdock_queue_messages", "Messages that wait or are being processed.", |queue| queue.len() as u64),
+        ("crossdock_queue_delayed", "Messages that are delayed.", |queue| queue.delayed() as u64),
+        ("crossdock_queue_dead_letters", "Dead letters.", |queue| queue.dead_len() as u64),
+        ("crossdock_queue_bytes", "What a queue counts for, of at most 128 MiB.", |queue| queue.bytes() as u64),
+        ("crossdock_queue_consumers", "Instances that consume a queue.", |queue| {
             queue.slots().consumers().len() as u64
         }),
     ];
     for (name, help, value) in gauges {
-        let all = view.queues.iter().map(|(name, queue)| (vec![("queue", name.to_string())], value(&view, queue)));
+        let all = view.queues.iter().map(|(name, queue)| (vec![("queue", name.to_string())], value(queue)));
         out.gauge(name, help, all)?;
     }
+    let help = "Age of the oldest message, in whole seconds; left out for queues of more than 50 000 messages.";
+    let small = view.queues.iter().filter(|(_, queue)| queue.len() <= SEARCHED_MAX);
+    let oldest =
+        small.map(|(name, queue)| (vec![("queue", name.to_string())], oldest_ms(&view, queue).unwrap_or(0) / 1_000));
+    out.gauge("crossdock_queue_oldest_seconds", help, oldest)?;
     let events = engine
         .queue_counts()
         .into_iter()

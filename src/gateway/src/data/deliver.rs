@@ -51,8 +51,6 @@ struct Source {
     /// The entry that accepts its messages; `None` for the queue of a route with an order over all instances.
     entry: Option<usize>,
     retry: RetryPolicy,
-    /// Callers wait for outcomes, which are not retried.
-    answers_outcome: bool,
     concurrency: usize,
 }
 
@@ -61,10 +59,10 @@ fn sources_of(generation: &Generation) -> Vec<Source> {
     let mut sources = Vec::new();
     for route in &generation.plan.routes {
         if let Some(order) = route.policies.order.as_ref().and_then(|order| order.cluster) {
-            let ClusterOrder { answers_outcome, attempts, backoff, backoff_max, concurrency } = order;
+            let ClusterOrder { attempts, backoff, backoff_max, concurrency, .. } = order;
             let (queue, route) = (OrderPolicy::queue(&route.name), route.name.clone());
             let retry = RetryPolicy { attempts, backoff, backoff_max };
-            sources.push(Source { queue, route, entry: None, retry, answers_outcome, concurrency });
+            sources.push(Source { queue, route, entry: None, retry, concurrency });
         }
         for (at, entry) in route.entries.iter().enumerate() {
             let Some(QueueSource { queue, attempts, backoff, backoff_max, concurrency }) = entry.queue().cloned()
@@ -73,7 +71,7 @@ fn sources_of(generation: &Generation) -> Vec<Source> {
             };
             let retry = RetryPolicy { attempts, backoff, backoff_max };
             let route = route.name.clone();
-            sources.push(Source { queue, route, entry: Some(at), retry, answers_outcome: false, concurrency });
+            sources.push(Source { queue, route, entry: Some(at), retry, concurrency });
         }
     }
     sources
@@ -152,7 +150,8 @@ impl Deliverer {
         let (position, queue) = (delivery.place().position, &source.queue);
         let settled = match self.attempt(&source, &delivery).await {
             None => delivery.retry(NO_ROUTE_DELAY, false).await,
-            Some(Attempt { entry: Some(entry), outcome }) if source.answers_outcome => {
+            // The caller waits for the outcome, so a failure is its answer. The route may have been another one when it was accepted.
+            Some(Attempt { entry: Some(entry), outcome }) if delivery.message().watcher.is_some() => {
                 self.sends.borrow_mut().remove(&position);
                 delivery.done(result_of(outcome, &*entry).await).await
             }

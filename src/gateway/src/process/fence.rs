@@ -11,7 +11,7 @@ use super::singletons::Turn;
 /// The header with the fencing token.
 const HEADER: ByteString = ByteString::from_static("crossdock-fence");
 
-/// A lock that is held, or the slot of a message. It is released once the last clone is dropped: each call under it has one until it ends, even if its
+/// A lock that is held, or the slot of a message of a queue, which is held until the message is settled. A lock is released once the last clone is dropped: each call under it has one until it ends, even if its
 /// caller has left, so that the next holder does not overlap with it.
 #[derive(Clone)]
 pub(crate) struct Fence {

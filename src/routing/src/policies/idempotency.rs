@@ -13,7 +13,7 @@ settings! {
     pub(crate) struct IdempotencySettings {
         /// The key: messages with the same key are the same message, which is processed once.
         pub(crate) key: ExpressionNode,
-        /// How long a key is remembered after its message was processed.
+        /// How long a key is remembered after its message was processed; with `scope: cluster`, after it was accepted, whatever becomes of it.
         pub(crate) window: Duration = Duration(StdDuration::from_secs(600)),
         /// The number of keys that are remembered; beyond it, the oldest is forgotten.
         pub(crate) max: usize = 100_000,
@@ -31,7 +31,7 @@ const WINDOW_MAX: StdDuration = StdDuration::from_secs(30 * 86_400);
 pub struct IdempotencyPolicy {
     /// The key.
     pub key: Expression,
-    /// How long a key is remembered after its message was processed.
+    /// How long a key is remembered after its message was processed, or accepted with `in_cluster`.
     pub window: StdDuration,
     /// The number of keys that are remembered.
     pub keys_max: usize,

@@ -148,6 +148,13 @@ fn cluster_order(settings: &OrderSettings, route: &PolicyContext<'_>, reader: &m
             "the queue of `scope: cluster` delivers a message again if an instance fails while it processes it";
         reader.error("delivery", span, message, "write `delivery: at-least-once`");
     }
+    if let Some(entry) = route.entries.iter().find(|entry| entry.has_own_types()) {
+        let message = format!(
+            "the queue of `scope: cluster` cannot keep the types of a schema registry that `{}` has",
+            entry.describe()
+        );
+        reader.error("order", span, message, "remove the schema from the entry, or write `scope: instance`");
+    }
     let consumed = route.entries.iter().find(|entry| entry.capabilities().acknowledges);
     let answers_outcome = match settings.answer {
         None => consumed.is_none(),

@@ -66,9 +66,6 @@ impl QueueChecks {
                     }
                 }
             }
-            Some(Operation::Leave(leave)) if has_session(applied, leave.session) => {
-                self.model(&leave.queue).slots.retain(|_, (holder, _)| holder.0 != leave.session);
-            }
             Some(Operation::TakeDead(take)) => self.taken(take, applied)?,
             Some(Operation::Tick(tick)) if tick.epoch == applied.epoch => self.passed(applied.after.clock.now()),
             _ => {}

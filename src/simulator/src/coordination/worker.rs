@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crossdock_coordination::command::{
     Command, Dead, Enqueue, Fate, HeldSlot, Join, Leave, NewMessage, Retry, Settle, Settlement, Yield,
 };
-use crossdock_coordination::event::SlotOf;
+use crossdock_coordination::event::{Ready, SlotOf};
 use crossdock_coordination::{Event, Message, Operation, Outcome, Place, SessionId, Token, View};
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
@@ -92,9 +92,7 @@ impl Worker {
             }
             4 => self.echo.take().map(|enqueue| (of(Operation::Enqueue(enqueue)), Sent::Other)),
             5 | 6 => Some((of(Operation::Join(Join { session, queue })), Sent::Other)),
-            7 if random.random_ratio(1, 8) && !self.deliveries.values().any(|delivery| delivery.queue == queue) => {
-                Some((of(Operation::Leave(Leave { session, queue })), Sent::Other))
-            }
+            7 if random.random_ratio(1, 8) => Some((of(Operation::Leave(Leave { session, queue })), Sent::Other)),
             _ => None,
         }
     }
@@ -168,10 +166,19 @@ impl Worker {
     pub(super) fn notified(&mut self, session: SessionId, event: &Event, view: &View) {
         match event {
             Event::Left(queue, left) if *left == session => {
-                self.slots.retain(|(of, _), _| **of != **queue);
-                self.deliveries.retain(|_, delivery| *delivery.queue != **queue);
+                self.slots
+                    .iter_mut()
+                    .filter(|((of, _), _)| **of == **queue)
+                    .for_each(|(_, held)| held.is_recalled = true);
+                let is_waiting = |of: &Delivery| *of.queue == **queue && matches!(of.phase, Phase::Waiting);
+                self.deliveries.retain(|_, delivery| !is_waiting(delivery));
             }
-            Event::SlotGranted(of) if of.session == session => self.granted(of, view),
+            Event::SlotGranted(of) if of.session == session => {
+                let held = self.slots.get(&(of.queue.to_string(), of.slot));
+                if held.is_none_or(|held| held.token < of.token) {
+                    self.granted(of, view);
+                }
+            }
             Event::SlotRecalled(of) if of.session == session => {
                 let key = (of.queue.to_string(), of.slot);
                 if let Some(held) = self.slots.get_mut(&key).filter(|held| held.token == of.token) {
@@ -180,7 +187,8 @@ impl Worker {
                         .retain(|_, delivery| !is_in(delivery, &key) || !matches!(delivery.phase, Phase::Waiting));
                 }
             }
-            Event::Ready(ready) if ready.slot.session == session => {
+            // It may be older than the state.
+            Event::Ready(ready) if ready.slot.session == session && is_deliverable(ready, view) => {
                 self.offer(&ready.slot.queue, ready.slot.token, &ready.place, &ready.message);
             }
             _ => {}
@@ -264,6 +272,11 @@ impl Worker {
             (!is_over).then(|| format!("session {session} delivers {:?}, which it must not", delivery.place))
         })
     }
+}
+
+fn is_deliverable(ready: &Ready, view: &View) -> bool {
+    let queue = view.queues.get(&ready.slot.queue);
+    queue.is_some_and(|queue| queue.is_deliverable(&ready.place, ready.message.attempts))
 }
 
 fn is_in(delivery: &Delivery, (queue, slot): &Key) -> bool {

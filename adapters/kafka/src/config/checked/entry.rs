@@ -337,6 +337,10 @@ impl EntrySpec for Entry {
         self.call.as_ref()
     }
 
+    fn has_own_types(&self) -> bool {
+        self.registry.is_some()
+    }
+
     fn receives_events(&self) -> bool {
         self.events.is_some()
     }

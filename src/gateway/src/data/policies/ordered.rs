@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossdock_embedded::{Engine, Watch};
-use crossdock_message::{BodyType, ByteString, Code, Fault};
+use crossdock_message::{Body, BodyType, ByteString, Code, Fault};
 use crossdock_ports::{Enqueue as _, EntrySpec, LocalFuture, OrderGuard, Outcome, QueueMessage};
 use crossdock_routing::expression::Expression;
 use crossdock_routing::{ClusterOrder, OrderPolicy, RoutePlan};
@@ -61,6 +61,13 @@ impl Policy for Ordered {
         };
         let key = arrival.key(&self.by, "order")?;
         let entry = &self.entries[arrival.entry];
+        let request_type = entry.call_type().map(|call| call.request.name());
+        if let Body::Raw { of_type: Some(of_type), .. } = &arrival.request.message.body
+            && request_type != Some(of_type.name())
+        {
+            // Only types of contracts are known when it is read again.
+            return Err(unstorable(&crossdock_stored::Error::OtherType(of_type.name().to_owned())));
+        }
         let accepted_by = entry.address().to_string();
         let mut message = QueueMessage { key: key.clone(), ..QueueMessage::default() };
         if let Some((expression, window)) = &self.idempotency {
@@ -78,7 +85,9 @@ impl Policy for Ordered {
             message,
             ticket: ticket.zip(new_guard.cloned()),
             until: arrival.until,
-            answers_outcome: self.cluster.answers_outcome,
+            // A request of a broker, whose sender waits for its reply, is not redelivered.
+            answers_outcome: self.cluster.answers_outcome
+                || arrival.guard.is_none() && entry.capabilities().acknowledges,
             reply_type: entry.call_type().map(|call| Arc::clone(&call.reply) as Arc<dyn BodyType>),
         })))
     }
@@ -115,6 +124,10 @@ impl Waiting {
         };
         let Some(mut watch) = watch else { return Answer { outcome: Outcome::Accepted, is_counted: true } };
         match wait_until(until, watch.finished()).await {
+            Ok(Some(finished)) if finished.is_dead && finished.result.is_empty() => {
+                let message = "an operator removed the message from the queue; it was not processed";
+                Outcome::Failed(Fault::new(Code::Aborted, "REMOVED", message)).into()
+            }
             Ok(Some(finished)) => Answer { outcome: read(finished.result, reply_type), is_counted: true },
             // It is processed all the same.
             Ok(None) => Outcome::Failed(pending("this instance cannot learn its outcome any more")).into(),
