@@ -8,7 +8,7 @@ use prost::{Enumeration, Message, Oneof};
 #[derive(Clone, PartialEq, Message)]
 pub struct Answer {
     /// What came of the command.
-    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub outcome: Option<Outcome>,
 }
 
@@ -45,6 +45,9 @@ pub enum Outcome {
     /// How many messages were removed.
     #[prost(uint64, tag = "10")]
     Removed(u64),
+    /// The number of the generation.
+    #[prost(uint64, tag = "11")]
+    Proposed(u64),
 }
 
 /// See [`Outcome::Enqueued`].
@@ -146,8 +149,10 @@ pub enum Refusal {
     Exhausted = 12,
     /// The queue, or all of them together, have no room for the message.
     Full = 13,
-    /// The queue has consumers.
+    /// The queue has consumers, or another generation of the routes is being prepared.
     InUse = 14,
+    /// Another generation of the routes is in force than the one that this one is based on.
+    OtherBase = 15,
 }
 
 impl fmt::Display for Refusal {
@@ -166,7 +171,8 @@ impl fmt::Display for Refusal {
             Self::OtherEpoch => "the command was decided by the leader of another epoch",
             Self::Deadlock => "the request would wait for its own owner",
             Self::Full => "the queue is full",
-            Self::InUse => "the queue is consumed",
+            Self::InUse => "the queue is consumed, or another generation of the routes is being prepared",
+            Self::OtherBase => "another generation of the routes was put into force meanwhile",
             Self::Exhausted => "the sequence has no more numbers",
         })
     }

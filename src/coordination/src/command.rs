@@ -9,7 +9,7 @@ pub struct Command {
     #[prost(message, repeated, tag = "1")]
     pub guards: Vec<Guard>,
     /// What to do.
-    #[prost(oneof = "Operation", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
+    #[prost(oneof = "Operation", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21")]
     pub operation: Option<Operation>,
 }
 
@@ -78,6 +78,15 @@ pub enum Operation {
     /// Drop messages of a queue that is not consumed.
     #[prost(message, tag = "18")]
     Purge(Purge),
+    /// Propose a generation of the routes.
+    #[prost(message, tag = "19")]
+    Propose(Propose),
+    /// Serve routes: generations are prepared by this session.
+    #[prost(message, tag = "20")]
+    ServeRoutes(ServeRoutes),
+    /// A generation is prepared, or cannot be.
+    #[prost(message, tag = "21")]
+    Prepared(Prepared),
 }
 
 /// Lets what is due expire. Only the leader proposes it.
@@ -425,4 +434,60 @@ pub struct Purge {
     /// The maximum number.
     #[prost(uint64, tag = "2")]
     pub count: u64,
+}
+
+/// Proposes a generation of the routes. The answer is its number.
+#[derive(Clone, PartialEq, Message)]
+pub struct Propose {
+    /// The session of the instance that proposes it.
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// The number of the generation in force that it is based on; 0 if there is none.
+    #[prost(uint64, tag = "2")]
+    pub base: u64,
+    /// All its files.
+    #[prost(message, repeated, tag = "3")]
+    pub files: Vec<RouteFile>,
+    /// Who proposes it.
+    #[prost(string, tag = "4")]
+    pub author: String,
+    /// Why.
+    #[prost(string, tag = "5")]
+    pub comment: String,
+    /// How long instances may take to prepare it, in milliseconds.
+    #[prost(uint64, tag = "6")]
+    pub timeout_ms: u64,
+}
+
+/// A file of a generation.
+#[derive(Clone, PartialEq, Message)]
+pub struct RouteFile {
+    /// Its path, relative to the folder of the settings, with `/` between names.
+    #[prost(string, tag = "1")]
+    pub path: String,
+    /// Its content.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub content: bytes::Bytes,
+}
+
+/// Serves routes: a generation is put into force only once this session has prepared it.
+#[derive(Clone, PartialEq, Message)]
+pub struct ServeRoutes {
+    /// The session.
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+}
+
+/// Says that an instance has prepared a generation, or cannot.
+#[derive(Clone, PartialEq, Message)]
+pub struct Prepared {
+    /// The session.
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// The number of the generation.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    /// Why it cannot; empty if it has.
+    #[prost(string, tag = "3")]
+    pub problem: String,
 }

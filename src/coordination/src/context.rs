@@ -18,6 +18,8 @@ pub(crate) enum Timer {
     Reopen(std::sync::Arc<str>),
     /// Something of a queue is due: a delayed message, a retry, or the end of a window.
     Queue(std::sync::Arc<str>),
+    /// The time to prepare a generation of the routes is over.
+    Proposal,
 }
 
 /// The timers, and what is to be told.

@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::command::{Command, Operation, Tick};
 use crate::context::{Context, Effects, Timer};
 use crate::event::{EndReason, Event};
+use crate::generations::Generations;
 use crate::ids::{RequestId, SessionId};
 use crate::injected_bug::InjectedBug;
 use crate::limits::{EXPIRED_MAX, SESSIONS_MAX};
@@ -31,6 +32,8 @@ pub struct View {
     pub sequences: Sequences,
     /// The queues.
     pub queues: Queues,
+    /// The generations of the routes.
+    pub generations: Generations,
     /// By the clock, a time before which nothing expires; `None` if nothing does. It is an estimate, and differs between
     /// instances.
     pub next_expiry: Option<u64>,
@@ -165,6 +168,15 @@ fn execute(state: &mut View, operation: Operation, context: &mut Context<'_>) ->
         }
         Operation::TakeDead(command) => state.queues.take_dead(&command, context),
         Operation::Purge(command) => state.queues.purge(&command, context),
+        Operation::Propose(command) => {
+            in_session(state, command.session, |state| state.generations.propose(command, time, context))
+        }
+        Operation::ServeRoutes(command) => {
+            in_session(state, command.session, |state| state.generations.join(SessionId(command.session)))
+        }
+        Operation::Prepared(command) => {
+            in_session(state, command.session, |state| state.generations.prepared(&command, context))
+        }
     }
 }
 
@@ -209,6 +221,7 @@ fn end_session(
     let ended = state.locks.end_session(id, reason, &mut freed.locks, context);
     state.queues.end_session(id, &mut freed.queues);
     context.tell(Event::SessionEnded(id));
+    state.generations.end_session(id, context);
     ended
 }
 
@@ -233,6 +246,7 @@ fn tick(state: &mut View, tick: &Tick, context: &mut Context<'_>) -> Outcome {
             Some(Timer::Hold(id)) => {
                 state.locks.end(id, &EndReason::HoldExpired, &mut freed.locks, context);
             }
+            Some(Timer::Proposal) => state.generations.time_out(context),
             Some(Timer::Queue(name)) => expired += state.queues.expire(&name, EXPIRED_MAX - expired, context),
             Some(Timer::Reopen(name)) => {
                 state.locks.reopen(&name, context);

@@ -29,6 +29,12 @@ pub enum Event {
     Left(Arc<str>, SessionId),
     /// A message can be delivered: it is the first of its lane.
     Ready(Box<Ready>),
+    /// Instances that serve routes are to prepare this generation.
+    GenerationProposed(u64),
+    /// This generation of the routes is in force from here on.
+    GenerationInForce(u64),
+    /// This generation was rejected: an instance cannot prepare it, or did not answer in time.
+    GenerationRejected(u64),
     /// A message that a session watches was processed, or is a dead letter.
     Finished(Box<Finished>),
 }

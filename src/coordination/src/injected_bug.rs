@@ -54,12 +54,16 @@ pub enum InjectedBug {
     SilentGrant,
     /// A message that is to be delivered again is not.
     NoRetry,
+    /// A generation of the routes is put into force before all instances have prepared it.
+    SwitchEarly,
+    /// A generation replaces another one than the one that it is based on.
+    StaleBase,
 }
 
 #[cfg(feature = "injected-bugs")]
 impl InjectedBug {
     /// All bugs.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::GrantToTwo,
         Self::TokenOfRequest,
         Self::TickOfOldLeader,
@@ -85,5 +89,7 @@ impl InjectedBug {
         Self::SlotToTwo,
         Self::SilentGrant,
         Self::NoRetry,
+        Self::SwitchEarly,
+        Self::StaleBase,
     ];
 }

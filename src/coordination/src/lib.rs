@@ -1,4 +1,4 @@
-//! The replicated state of coordination: sessions, fenced locks, sequences and ordered queues.
+//! The replicated state of coordination: sessions, fenced locks, sequences, ordered queues and generations of the routes.
 //!
 //! ```text
 //!   Command, zxid, time ─▶ Coordination::apply ─▶ Answer, events
@@ -7,7 +7,8 @@
 //!                             ├ Sessions   who may hold something, and until when
 //!                             ├ Locks      requests, holders and waiters
 //!                             ├ Sequences  rising numbers
-//!                             └ Queues     messages in lanes, their consumers, dead letters
+//!                             ├ Queues     messages in lanes, their consumers, dead letters
+//!                             └ Generations  one version of the route files
 //! ```
 //!
 //! All instances of a cluster apply the same commands in the same order, and end up with the same state. There is no I/O, no
@@ -18,7 +19,7 @@
 //! | --- | --- |
 //! | [`command`], [`answer`], [`event`] | the input, the answer to its proposer, and the events for subscribers on each instance |
 //! | [`Coordination`], [`View`] | the state that changes, and the immutable states that readers see |
-//! | [`Locks`], [`Sessions`], [`Sequences`], [`Queues`], [`Clock`] | its parts |
+//! | [`Locks`], [`Sessions`], [`Sequences`], [`Queues`], [`Generations`], [`Clock`] | its parts |
 //! | [`saved`] | the state in snapshots |
 //! | [`limits`] | the limits of everything |
 
@@ -28,6 +29,7 @@ pub mod command;
 mod context;
 mod coordination;
 pub mod event;
+mod generations;
 mod ids;
 mod injected_bug;
 pub mod limits;
@@ -43,6 +45,7 @@ pub use clock::Clock;
 pub use command::{Command, Operation};
 pub use coordination::{Coordination, View};
 pub use event::{EndReason, Event};
+pub use generations::{Generation, Generations, Hash, Proposal, hash_of};
 pub use ids::{RequestId, SessionId, Token};
 #[cfg(feature = "injected-bugs")]
 pub use injected_bug::InjectedBug;

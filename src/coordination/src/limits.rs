@@ -50,6 +50,19 @@ pub const SEQUENCES_MAX: usize = 100_000;
 /// Maximum count of numbers that are taken from a sequence at once.
 pub const NUMBERS_MAX: u64 = 1_000_000;
 
+/// Maximum number of files of a generation of the routes, and their length in bytes with their paths. A command contains all of them.
+pub const FILES_MAX: usize = 2_000;
+/// See [`FILES_MAX`].
+pub const FILES_BYTES_MAX: usize = 3 << 20;
+/// Number of generations that are kept, the one in force included.
+pub const GENERATIONS_MAX: usize = 20;
+/// Maximum length of the comment on a generation, and of the problem of an instance with one, in bytes.
+pub const COMMENT_BYTES_MAX: usize = 1024;
+/// See [`COMMENT_BYTES_MAX`].
+pub const PROBLEM_BYTES_MAX: usize = 16 << 10;
+/// Maximum time for instances to prepare a generation, in milliseconds.
+pub const PREPARE_MS_MAX: u64 = 600_000;
+
 /// Maximum number of guards of a command.
 pub const GUARDS_MAX: usize = 16;
 /// Number of expired timers and ended requests after which a tick stops and leaves the rest to the next one, to bound the time

@@ -1,11 +1,15 @@
 //! The state in snapshots: a sequence of messages.
 
+mod generations;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use crossdock_zab::Epoch;
 use prost::{Message, Oneof};
 
+pub use self::generations::{SavedFile, SavedGeneration, SavedProblem, SavedProposal};
+use self::generations::{generations_of, read_generation, read_proposal};
 use crate::answer::Enqueued;
 use crate::clock::Clock;
 use crate::command;
@@ -25,7 +29,7 @@ pub struct Invalid(&'static str);
 #[derive(Clone, PartialEq, Message)]
 pub struct Saved {
     /// Which one.
-    #[prost(oneof = "Part", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "Part", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
     pub part: Option<Part>,
 }
 
@@ -68,6 +72,21 @@ pub enum Part {
     /// An id that a queue remembers.
     #[prost(message, tag = "12")]
     Remembered(SavedRemembered),
+    /// The last number of a generation.
+    #[prost(uint64, tag = "13")]
+    LastGeneration(u64),
+    /// The content of a file.
+    #[prost(bytes = "bytes", tag = "14")]
+    Content(Bytes),
+    /// A generation that is or was in force.
+    #[prost(message, tag = "15")]
+    Generation(SavedGeneration),
+    /// A generation that is being prepared, or was rejected.
+    #[prost(message, tag = "16")]
+    Proposal(SavedProposal),
+    /// An instance that serves routes.
+    #[prost(uint64, tag = "17")]
+    ServesRoutes(u64),
 }
 
 /// The clock.
@@ -266,7 +285,7 @@ pub(crate) fn save(view: &View) -> impl Iterator<Item = Saved> {
     let uses = view.queues.uses().map(|((session, queue), of)| Part::Use(use_of(*session, queue, of)));
     let queues = view.queues.iter().flat_map(|(name, queue)| queue_of(name, queue));
     let parts = clock.chain(sessions).chain(requests).chain(closed).chain(sequences).chain(broken);
-    let parts = parts.chain(position).chain(uses).chain(queues);
+    let parts = parts.chain(position).chain(uses).chain(queues).chain(generations_of(&view.generations));
     parts.map(|part| Saved { part: Some(part) })
 }
 
@@ -425,6 +444,14 @@ pub(crate) fn restore(saved: Saved, state: &mut View, context: &mut Context<'_>)
                 queue.remember(id.into(), remembered, totals);
             });
         }
+        Part::LastGeneration(number) => state.generations.put_last_number(number),
+        Part::Content(content) => state.generations.put_content(&content),
+        Part::Generation(saved) => state.generations.put_generation(read_generation(saved)?),
+        Part::Proposal(saved) => {
+            let is_rejected = saved.is_rejected;
+            state.generations.put_proposal(read_proposal(saved)?, is_rejected, context);
+        }
+        Part::ServesRoutes(session) => state.generations.put_instance(SessionId(session)),
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ mod log;
 
 use crossdock_coordination::answer::{Enqueued, Placed};
 use crossdock_coordination::command::{
-    Dead, Enqueue, Fate, Join, Leave, NewMessage, Purge, Retry, Settle, Settlement, TakeDead,
+    Dead, Enqueue, Fate, HeldSlot, Join, Leave, NewMessage, Purge, Retry, Settle, Settlement, TakeDead, Yield,
 };
 use crossdock_coordination::{Event, Operation, Outcome, Refusal, SessionId, Token, View, limits};
 
@@ -76,6 +76,10 @@ fn messages_of_a_key_are_delivered_one_after_another() {
     assert_eq!(settle(&mut log, session, &done), [7]);
     let leave = Leave { session, queue: "jobs".to_owned() };
     log.execute(Operation::Leave(leave));
+    let view = log.state.view();
+    let slots = view.queues.get("jobs").expect("slots to give back").slots();
+    let slots = slots.held_by(SessionId(session)).map(|(slot, token)| HeldSlot { slot, token: token.0 }).collect();
+    log.execute(Operation::Yield(Yield { session, queue: "jobs".to_owned(), slots }));
     assert!(log.state.view().queues.is_empty());
     assert_eq!(log.state.view().queues.bytes(), 0);
 }

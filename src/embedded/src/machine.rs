@@ -13,7 +13,7 @@ use prost::Message as _;
 /// Its number.
 pub const COORDINATION: MachineId = MachineId(2);
 /// Maximum length of a part of the state in a snapshot, in bytes.
-const PART_LEN_MAX: usize = 2 << 20;
+const PART_LEN_MAX: usize = 4 << 20;
 
 /// The replicated state of coordination.
 #[derive(Debug, Default)]

@@ -6,8 +6,10 @@
 
 mod checks;
 mod client;
+mod generation_checks;
 mod queue_checks;
 mod replica;
+mod router;
 mod worker;
 mod world;
 
@@ -54,6 +56,10 @@ pub struct Report {
     pub unheard: u64,
     /// Slots of queues that were granted.
     pub slots: u64,
+    /// Generations of the routes that were put into force, and that were rejected.
+    pub generations: u64,
+    /// See [`Self::generations`].
+    pub generations_rejected: u64,
 }
 
 impl Report {
@@ -77,6 +83,8 @@ impl Report {
         self.dead += other.dead;
         self.unheard += other.unheard;
         self.slots += other.slots;
+        self.generations += other.generations;
+        self.generations_rejected += other.generations_rejected;
     }
 }
 

@@ -9,10 +9,11 @@ fn seeds_of_coordination_violate_no_invariant() {
         sum.add(&run(seed, None).unwrap_or_else(|problem| panic!("seed {seed}: {problem}")));
     }
     println!("{sum:?}");
-    assert!(sum.granted.0 > 3_000 && sum.granted.1 > 3_000, "too little is granted: {sum:?}");
-    assert!(sum.expired > 4_000 && sum.sessions > 1_000 && sum.late > 3_000, "too little expires: {sum:?}");
-    assert!(sum.fenced > 400 && sum.leaders > 500 && sum.restored > 1_000, "too few faults: {sum:?}");
+    assert!(sum.granted.0 > 2_500 && sum.granted.1 > 1_500, "too little is granted: {sum:?}");
+    assert!(sum.expired > 3_000 && sum.sessions > 1_000 && sum.late > 2_000, "too little expires: {sum:?}");
+    assert!(sum.fenced > 200 && sum.leaders > 500 && sum.restored > 1_000, "too few faults: {sum:?}");
     assert!(sum.settled > 10_000 && sum.retried > 2_000 && sum.dead > 1_000, "too few messages: {sum:?}");
+    assert!(sum.generations > 200 && sum.generations_rejected > 300, "too few generations: {sum:?}");
     assert!(sum.duplicates > 1_000 && sum.unheard > 3_000 && sum.slots > 50_000, "too few faults of queues: {sum:?}");
 }
 

@@ -8,6 +8,7 @@ use crossdock_coordination::{
 };
 
 use super::Report;
+use super::generation_checks::GenerationChecks;
 use super::queue_checks::QueueChecks;
 
 /// What is known of a session.
@@ -31,6 +32,7 @@ pub(super) struct Checks {
     sequences: BTreeMap<String, u64>,
     epoch: u32,
     pub(super) queues: QueueChecks,
+    generations: GenerationChecks,
 }
 
 /// A command and its effects.
@@ -92,6 +94,7 @@ impl Checks {
         }
         check_locks(applied.after)?;
         self.queues.check(applied, report)?;
+        self.generations.check(applied, report)?;
         for id in applied.after.locks.requests().map(|(id, _)| id) {
             if self.ended.contains(&id) {
                 return Err(format!("request {id} has ended, and is back"));

@@ -10,6 +10,7 @@ use crossdock_zab::Zxid;
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
 
+use super::router::Router;
 use super::worker::Worker;
 
 /// The names of the locks. The semaphore comes last.
@@ -48,6 +49,7 @@ pub(super) struct Client {
     /// A released request, which is sent once more.
     echo: Option<Acquire>,
     pub(super) worker: Worker,
+    router: Router,
 }
 
 impl Client {
@@ -75,8 +77,10 @@ impl Client {
             self.lose_session();
             return Some((of(Operation::CloseSession(CloseSession { session: session.0 })), Sent::Other));
         }
-        if random.random_ratio(1, 2) {
-            return self.worker.act(session, now, random);
+        match random.random_range(0..4) {
+            0 | 1 => return self.worker.act(session, now, random),
+            2 => return self.router.act(session, now, random).map(|command| (command, Sent::Other)),
+            _ => {}
         }
         if let Some(acquire) = self.echo.take() {
             let number = acquire.number;
@@ -149,10 +153,11 @@ impl Client {
         (of(Operation::Acquire(acquire)), Sent::Acquire(self.next_number))
     }
 
-    pub(super) fn answered(&mut self, zxid: Zxid, sent: Sent, outcome: &Outcome) {
+    pub(super) fn answered(&mut self, zxid: Zxid, sent: Sent, outcome: &Outcome, view: &View) {
         match (sent, outcome) {
             (Sent::Open, Outcome::Done(_)) if self.session.is_none() => {
                 self.session = Some(SessionId(zxid.to_u64()));
+                self.router.resync(view);
             }
             (Sent::Acquire(number), Outcome::Refused(_)) => {
                 // It may be that of another acquire with this number, which is still open.
@@ -169,7 +174,7 @@ impl Client {
     fn lose_session(&mut self) {
         self.session = None;
         self.open.clear();
-        self.worker = Worker::default();
+        (self.worker, self.router) = (Worker::default(), Router::default());
     }
 
     pub(super) fn notified(&mut self, event: &Event, view: &View) {
@@ -181,6 +186,7 @@ impl Client {
                 self.lose_session();
             } else if let Some(session) = self.session {
                 self.worker.notified(session, event, view);
+                self.router.notified(event, view);
             }
             return;
         };
@@ -209,6 +215,7 @@ impl Client {
             return;
         }
         self.worker.resync(session, view);
+        self.router.resync(view);
         self.open.retain(|number, open| {
             let id = RequestId { session, number: *number };
             open.token = view.locks.request(id).and_then(crossdock_coordination::Request::token);
@@ -222,7 +229,7 @@ impl Client {
         if view.sessions.get(session).is_none() {
             return Some(format!("session {session} has ended, and its client was not told"));
         }
-        if let Some(mistake) = self.worker.mistake(session, view) {
+        if let Some(mistake) = self.worker.mistake(session, view).or_else(|| self.router.mistake(view)) {
             return Some(mistake);
         }
         self.open.iter().find_map(|(number, open)| {

@@ -299,7 +299,7 @@ impl World {
                 && self.clients[client].1 == at
                 && !self.random.random_ratio(1, 10)
             {
-                self.clients[client].0.answered(entry.zxid, sent, outcome);
+                self.clients[client].0.answered(entry.zxid, sent, outcome, &view);
             }
             if self.random.random_ratio(1, 200) {
                 has_missed = true;
