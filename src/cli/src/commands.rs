@@ -12,6 +12,7 @@ mod convert;
 mod dlq;
 mod eval;
 mod explain;
+mod generations;
 mod locks;
 mod queues;
 mod route_tests;
@@ -159,8 +160,11 @@ enum Command {
     },
     /// Run a command while a lock is held that all instances of the cluster share.
     Lock(locks::LockCommand),
-    /// Show throughput, latency and availability of the routes of a running gateway.
+    /// Show throughput, latency and availability of the routes of a running gateway; or push routes to all instances of a cluster.
+    #[command(args_conflicts_with_subcommands = true)]
     Routes {
+        #[command(subcommand)]
+        command: Option<generations::GenerationsCommand>,
         /// The address of the admin listener. Defaults to the one in the settings.
         #[arg(long, value_name = "HOST:PORT")]
         admin: Option<String>,
@@ -253,7 +257,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Locks { command } => locks::locks(command),
         Command::Queues { command } => queues::queues(command),
         Command::Lock(command) => locks::lock(command),
-        Command::Routes { admin, config, json } => routes::routes(admin, &config, json),
+        Command::Routes { command: Some(command), .. } => generations::generations(command),
+        Command::Routes { command: None, admin, config, json } => routes::routes(admin, &config, json),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -74,7 +74,7 @@ fn free_or(address: &str) -> String {
 
 fn read(folder: &Path, variables: &[(String, String)]) -> Result<Config, LoadError> {
     let mut diagnostics = Diagnostics::new();
-    match load_config_with(folder, &adapters(), variables, &mut diagnostics)? {
+    match load_config_with(folder, &adapters(), variables, None, &mut diagnostics)? {
         Some(config) => Ok(config),
         None => Err(LoadError::Invalid(diagnostics.render(false))),
     }

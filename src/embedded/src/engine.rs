@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::error::CommandError;
+use crate::generations::Generations;
 use crate::machine::{Machine, State};
 use crate::queues::Queues;
 use crate::releases::Releases;
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     pub(crate) sequences: Sequences,
     pub(crate) queues: Queues,
+    pub(crate) generations: Generations,
     /// That of the engine's thread: those of callers may end sooner.
     pub(crate) runtime: Handle,
 }
@@ -88,6 +90,7 @@ impl Engine {
             sessions: Sessions::new(options),
             sequences: Sequences::default(),
             queues: Queues::default(),
+            generations: Generations::default(),
         });
         let (stop, stopped) = oneshot::channel();
         let running = run(Arc::clone(&shared), stopped);
@@ -108,6 +111,27 @@ impl Engine {
     /// See [`RequestError`]; it can always be called again.
     pub async fn read(&self) -> Result<Arc<State>, RequestError> {
         self.0.replica.read().await
+    }
+
+    /// Like [`Engine::read`], and waits for a leader if there is none.
+    ///
+    /// # Errors
+    /// The last error within this time; [`RequestError::Unknown`] if there was no answer.
+    pub async fn read_within(&self, time: Duration) -> Result<Arc<State>, RequestError> {
+        let mut last = RequestError::Unknown;
+        let reading = async {
+            loop {
+                match self.read().await {
+                    Err(error) if is_passing(error) => last = error,
+                    read => return read,
+                }
+                sleep(RETRY_INTERVAL).await;
+            }
+        };
+        match timeout_at(Instant::now() + time, reading).await {
+            Ok(read) => read,
+            Err(_) => Err(last),
+        }
     }
 
     /// Takes a lock from its holders, for a reason that they and operators see. Returns how many there were.

@@ -14,6 +14,7 @@ pub(crate) async fn follow(shared: Arc<Shared>, mut subscription: Subscription<E
                 for event in events.iter() {
                     shared.requests.handle(event);
                     shared.sessions.handle(event);
+                    shared.generations.handle(event);
                 }
                 shared.queues.handle(&shared, &events);
             }
@@ -22,6 +23,7 @@ pub(crate) async fn follow(shared: Arc<Shared>, mut subscription: Subscription<E
                 shared.requests.compare(&view);
                 shared.sessions.compare(&view);
                 shared.queues.compare(&shared);
+                shared.generations.changed();
             }
             Notice::Role(_) => {}
             Notice::Ended => {

@@ -6,6 +6,7 @@
 //!     ├ follow    tells each request what became of it ◀┘
 //!     ├ session   keeps the session of this instance alive
 //!     ├ queues    produces and consumes messages
+//!     ├ generations  proposes and prepares versions of the routes
 //!     ├ releases  releases what was dropped
 //!     └ expiry    proposes ticks while this instance leads
 //! ```
@@ -17,6 +18,7 @@ mod engine;
 mod error;
 mod expiry;
 mod follow;
+mod generations;
 mod locks;
 mod machine;
 mod queues;

@@ -115,6 +115,13 @@ impl Sessions {
         matches!(&*self.current.borrow(), Current::Open(own) if own.id == id)
     }
 
+    pub(crate) fn current(&self) -> Option<SessionId> {
+        match &*self.current.borrow() {
+            Current::Open(own) => Some(own.id),
+            Current::None | Current::Over => None,
+        }
+    }
+
     /// Until when the current session is known to live.
     pub(crate) fn life(&self) -> Option<Arc<Life>> {
         match &*self.current.borrow() {
@@ -190,6 +197,8 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             return;
         }
         tracing::info!(session = %id, "session with the cluster opened");
+        let serving = Arc::clone(&shared);
+        shared.runtime.spawn(async move { crate::generations::serve_in(&serving, id).await });
         keep_alive(&shared, id, &life).await;
         shared.sessions.give_up(id);
         shared.requests.end_session(id);

@@ -4,6 +4,7 @@
 mod api;
 mod cluster;
 mod families;
+mod generations;
 mod locks;
 mod metrics;
 mod queues;
@@ -30,6 +31,9 @@ use crate::actors::LastError;
 use crate::generation::CurrentGeneration;
 use crate::process::ProcessState;
 use crate::stats::Stats;
+
+/// Maximum length of a request that pushes routes: files of 3 MiB in base64, with their paths.
+const PUSH_BODY_MAX: usize = 5 << 20;
 
 /// The state that the admin listener exposes.
 #[derive(Clone)]
@@ -68,6 +72,13 @@ impl Admin {
                 .route("/api/v1/locks", web::get().to(locks))
                 .route("/api/v1/locks", web::post().to(change_lock))
                 .route("/api/v1/locks/hold", web::post().to(hold_lock))
+                .service(
+                    web::resource("/api/v1/routes/generations")
+                        .app_data(web::PayloadConfig::new(PUSH_BODY_MAX))
+                        .route(web::get().to(generations))
+                        .route(web::post().to(push_routes)),
+                )
+                .route("/api/v1/routes/files", web::get().to(route_files))
                 .route("/api/v1/queues", web::get().to(queues))
                 .route("/api/v1/queues", web::post().to(change_queue))
                 .route("/api/v1/queues/dead", web::get().to(dead_letters))
@@ -283,6 +294,37 @@ async fn sessions(request: HttpRequest, state: web::Data<AdminState>, query: Que
         (Ok(engine), Some(listed)) => json_or_problem(self::locks::sessions_json(&engine, &listed).await),
         (Err(refusal), _) => refusal,
         (Ok(_), None) => cluster_problem(400, "`limit` must be a number"),
+    }
+}
+
+async fn generations(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
+    match coordination(&request, &state) {
+        Ok(engine) => json_or_problem(self::generations::generations_json(&engine).await),
+        Err(refusal) => refusal,
+    }
+}
+
+async fn route_files(request: HttpRequest, state: web::Data<AdminState>, query: Query) -> HttpResponse {
+    match coordination(&request, &state) {
+        Ok(engine) => json_or_problem(self::generations::files_json(&engine, &query).await),
+        Err(refusal) => refusal,
+    }
+}
+
+async fn push_routes(request: HttpRequest, state: web::Data<AdminState>, body: web::Bytes) -> HttpResponse {
+    let engine = match coordination_for_change(&request, &state) {
+        Ok(engine) => engine,
+        Err(refusal) => return refusal,
+    };
+    let Some(push) = self::generations::Push::parse(&body) else {
+        let problem = "send `{\"files\": {\"routes/a.yaml\": BASE64}}` or `{\"rollback\": 2}`, with `base`, `author` and `comment` if needed";
+        return cluster_problem(400, problem);
+    };
+    match self::generations::push(&engine, push).await {
+        Ok(done) => HttpResponse::Ok().json(done),
+        Err((status, report)) => {
+            HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)).json(report)
+        }
     }
 }
 

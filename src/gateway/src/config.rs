@@ -5,9 +5,9 @@ use crate::error::LoadError;
 mod cluster;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
@@ -94,6 +94,8 @@ pub struct Config {
     pub plan: Plan,
     /// Files other than YAML that were read: contracts and placeholder files.
     pub files: BTreeSet<PathBuf>,
+    /// The contracts among them, with those that were looked for and do not exist.
+    pub contracts: BTreeSet<PathBuf>,
 }
 
 /// A listener of `crossdock.yaml`.
@@ -171,10 +173,15 @@ const CONTRACT_FILE_LEN_MAX: u64 = 64 << 20;
 struct ContractFiles<'a> {
     folder: PathBuf,
     read: &'a RefCell<BTreeSet<PathBuf>>,
+    /// Instead of those of the folder.
+    pushed: Option<&'a PushedFiles>,
 }
 
 impl Files for ContractFiles<'_> {
     fn read(&self, name: &str) -> Result<Option<Bytes>, String> {
+        if let Some(pushed) = self.pushed {
+            return Ok(pushed.get(name.trim_start_matches("./")).cloned());
+        }
         let path = self.folder.join(name);
         self.read.borrow_mut().insert(path.clone());
         let failed = |error: std::io::Error| format!("cannot read `{}`: {error}", path.display());
@@ -194,6 +201,9 @@ impl Files for ContractFiles<'_> {
 /// The maximum number of route files.
 const FILES_MAX: usize = 1000;
 
+/// The files of a generation that was pushed to all instances of a cluster, by path relative to the folder of the settings.
+pub type PushedFiles = BTreeMap<String, Bytes>;
+
 /// Loads `crossdock.yaml` and, in the order of their names, all `.yaml` files below `routes/`.
 ///
 /// The config is `None` if `diagnostics` has errors.
@@ -205,10 +215,11 @@ pub fn load_config(
     adapters: &[Arc<dyn Adapter>],
     diagnostics: &mut Diagnostics,
 ) -> Result<Option<Config>, LoadError> {
-    load_config_with(folder, adapters, &[], diagnostics)
+    load_config_with(folder, adapters, &[], None, diagnostics)
 }
 
-/// Like [`load_config`], with variables that take precedence over the environment.
+/// Like [`load_config`], with variables that take precedence over the environment, and with routes and contracts of a generation that was pushed
+/// instead of those of the folder.
 ///
 /// # Errors
 /// Like [`load_config`].
@@ -216,14 +227,13 @@ pub fn load_config_with(
     folder: &Path,
     adapters: &[Arc<dyn Adapter>],
     variables: &[(String, String)],
+    pushed: Option<&PushedFiles>,
     diagnostics: &mut Diagnostics,
 ) -> Result<Option<Config>, LoadError> {
     let main = folder.join("crossdock.yaml");
     let text = std::fs::read_to_string(&main).map_err(|source| LoadError::Main { path: main.clone(), source })?;
-    let mut files = Vec::new();
-    collect_files(&folder.join("routes"), &mut files)?;
-    files.sort();
-    let read = RefCell::new(BTreeSet::new());
+    let files = route_files(folder, pushed)?;
+    let (read, contracts) = (RefCell::new(BTreeSet::new()), RefCell::new(BTreeSet::new()));
     let resolve = PlaceholderSource { folder: folder.to_path_buf(), variables, read: &read };
     let source = diagnostics.add_source(main.display().to_string(), text);
     let parts = parse(source, diagnostics)
@@ -233,14 +243,13 @@ pub fn load_config_with(
         None => Vec::new(),
     };
     let mut texts = Vec::new();
-    for file in files {
-        let bytes = std::fs::read(&file).map_err(|source| LoadError::Read { path: file.clone(), source })?;
+    for (name, bytes) in files {
         match String::from_utf8(bytes) {
-            Ok(text) => texts.push((file.display().to_string(), text)),
+            Ok(text) => texts.push((name, text)),
             Err(error) => {
                 let at = error.utf8_error().valid_up_to();
                 let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-                let source = diagnostics.add_source(file.display().to_string(), text);
+                let source = diagnostics.add_source(name, text);
                 let help = "save the file as UTF-8".to_owned();
                 diagnostics.error("encoding", Span { source, start: at, end: at }, "the file is not UTF-8", Some(help));
             }
@@ -248,7 +257,7 @@ pub fn load_config_with(
     }
     // Without listeners, every route would report a consequential error.
     let Some(mut config) = parts else { return Ok(None) };
-    let files = ContractFiles { folder: folder.to_path_buf(), read: &read };
+    let files = ContractFiles { folder: folder.to_path_buf(), read: &contracts, pushed };
     let inputs = Inputs {
         adapters,
         listeners: &listeners,
@@ -261,9 +270,56 @@ pub fn load_config_with(
     let plan = crossdock_routing::load(&texts, &inputs, diagnostics);
     Ok(plan.filter(|_| !diagnostics.has_errors()).map(|plan| {
         config.plan = plan;
-        config.files = read.take();
+        config.contracts = contracts.take();
+        config.files = read.take().into_iter().chain(config.contracts.iter().cloned()).collect();
         config
     }))
+}
+
+/// The names and contents of all route files, in the order of their names.
+fn route_files(folder: &Path, pushed: Option<&PushedFiles>) -> Result<Vec<(String, Vec<u8>)>, LoadError> {
+    if let Some(pushed) = pushed {
+        let of_routes = pushed.iter().filter(|(path, _)| path.starts_with("routes/") && is_yaml(Path::new(path)));
+        return Ok(of_routes.map(|(path, content)| (path.clone(), content.to_vec())).collect());
+    }
+    let mut files = Vec::new();
+    collect_files(&folder.join("routes"), &mut files)?;
+    files.sort();
+    let read = |file: PathBuf| match std::fs::read(&file) {
+        Ok(content) => Ok((file.display().to_string(), content)),
+        Err(source) => Err(LoadError::Read { path: file, source }),
+    };
+    files.into_iter().map(read).collect()
+}
+
+/// The files that a push of a folder consists of: all route files and contracts, by path relative to the folder.
+///
+/// # Errors
+/// [`LoadError`] if a file cannot be read, or is outside the folder.
+pub fn files_to_push(folder: &Path, config: &Config) -> Result<PushedFiles, LoadError> {
+    let mut paths = Vec::new();
+    collect_files(&folder.join("routes"), &mut paths)?;
+    paths.extend(config.contracts.iter().cloned());
+    let read = |path: PathBuf| {
+        let relative = path.strip_prefix(folder).ok().and_then(Path::to_str);
+        let is_below =
+            |relative: &&str| Path::new(relative).components().all(|part| matches!(part, Component::Normal(_)));
+        let Some(relative) = relative.filter(is_below).map(str::to_owned) else {
+            let problem = format!("`{}` cannot be pushed: it is outside the folder of the settings", path.display());
+            return Err(LoadError::Invalid(problem));
+        };
+        match std::fs::read(&path) {
+            Ok(content) => Ok(Some((relative, content.into()))),
+            // An import that another path has.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(LoadError::Read { path, source }),
+        }
+    };
+    paths.into_iter().filter_map(|path| read(path).transpose()).collect()
+}
+
+fn is_yaml(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
 fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), LoadError> {
@@ -276,7 +332,7 @@ fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), LoadErro
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
         if path.is_dir() && !hidden {
             collect_files(&path, files)?;
-        } else if !hidden && path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+        } else if !hidden && is_yaml(&path) {
             files.push(path);
         }
         if files.len() > FILES_MAX {
@@ -340,6 +396,7 @@ fn read_main(root: &Node, folder: &Path, adapters: &[Arc<dyn Adapter>], reader: 
         bodies_max: memory?.and_then(|memory| memory.bodies).map(|size| size.0),
         plan: Plan::default(),
         files: BTreeSet::new(),
+        contracts: BTreeSet::new(),
     })
 }
 

@@ -65,6 +65,9 @@ pub enum ApplyError {
     /// `cluster:` was added or removed.
     #[error("`cluster` was added to crossdock.yaml, or removed: that takes effect after a restart")]
     ClusterChanged,
+    /// A generation that was pushed needs other listeners than those that are open.
+    #[error("the listeners in crossdock.yaml have changed: reload the settings of the instance first")]
+    ListenersChanged,
     /// A service cannot be opened.
     #[error("service `{name}`: {source}")]
     Service {

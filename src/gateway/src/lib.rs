@@ -20,12 +20,13 @@ mod error;
 mod generation;
 mod host;
 mod process;
+mod pushed;
 mod stats;
 mod wiring;
 
 pub use config::{
-    ClusterConfig, Config, ListenerConfig, LogFormat, LogSettings, adapters, load_config, load_config_with,
-    settings_schema,
+    ClusterConfig, Config, ListenerConfig, LogFormat, LogSettings, PushedFiles, adapters, files_to_push, load_config,
+    load_config_with, settings_schema,
 };
 pub use error::{ApplyError, LoadError};
 pub use host::SystemHost;

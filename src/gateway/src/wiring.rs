@@ -17,11 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actors::{Apply, Guardian, Listening, ReloadRoutes, Routes, StopAll};
 use crate::admin::{Admin, AdminState};
-use crate::config::{ClusterConfig, Config, load_config};
+use crate::config::{ClusterConfig, Config, PushedFiles, load_config_with};
 use crate::data::{Opener, deliver};
 use crate::error::{ApplyError, LoadError};
 use crate::generation::{CurrentGeneration, Generation};
 use crate::process::{ProcessState, Queues};
+use crate::pushed;
 use crate::stats::{Stats, WINDOW_STEP};
 
 /// Starts gateways.
@@ -105,17 +106,18 @@ impl Member {
 /// # Errors
 /// [`LoadError`], with the diagnostics in readable form.
 pub fn read_folder(folder: &Path, adapters: &[Arc<dyn Adapter>]) -> Result<Config, LoadError> {
-    read_folder_as(folder, adapters, |diagnostics| diagnostics.render(false))
+    read_folder_as(folder, adapters, None, |diagnostics| diagnostics.render(false))
 }
 
-/// Like [`read_folder`], with another format of the diagnostics.
+/// Like [`read_folder`], with routes that were pushed, and another format of the diagnostics.
 fn read_folder_as(
     folder: &Path,
     adapters: &[Arc<dyn Adapter>],
+    pushed: Option<&PushedFiles>,
     format_errors: impl FnOnce(&Diagnostics) -> String,
 ) -> Result<Config, LoadError> {
     let mut diagnostics = Diagnostics::new();
-    match load_config(folder, adapters, &mut diagnostics) {
+    match load_config_with(folder, adapters, &[], pushed, &mut diagnostics) {
         Ok(Some(config)) => {
             let warnings = diagnostics.render_short();
             if !warnings.is_empty() {
@@ -142,7 +144,8 @@ impl Gateway {
     pub async fn start(&self, config: Config, folder: PathBuf) -> Result<Running, ApplyError> {
         let adapters = Arc::clone(&self.adapters);
         // Errors of reloads are logged without source lines, which may contain secrets.
-        self.start_from(config, move || read_folder_as(&folder, &adapters, Diagnostics::render_short)).await
+        self.start_from(config, move |pushed| read_folder_as(&folder, &adapters, pushed, Diagnostics::render_short))
+            .await
     }
 
     /// Like [`Gateway::start`], with settings from any source, which is read immediately.
@@ -154,15 +157,26 @@ impl Gateway {
         source: impl Fn() -> Result<Config, LoadError> + Send + Sync + 'static,
     ) -> Result<Running, ApplyError> {
         let config = source()?;
-        self.start_from(config, source).await
+        self.start_from(config, move |_| source()).await
     }
 
     async fn start_from(
         &self,
         config: Config,
-        source: impl Fn() -> Result<Config, LoadError> + Send + Sync + 'static,
+        source: impl Fn(Option<&PushedFiles>) -> Result<Config, LoadError> + Send + Sync + 'static,
     ) -> Result<Running, ApplyError> {
         let cluster = config.cluster.as_ref().map(Member::start).transpose()?;
+        let pushed = match &cluster {
+            Some(member) => pushed::at_start(&member.engine).await,
+            None => None,
+        };
+        let config = match &pushed {
+            Some(pushed) => {
+                tracing::info!(pushed = pushed.number, "routes are those of the cluster");
+                source(Some(&pushed.files))?
+            }
+            None => config,
+        };
         let stats = Stats::new(Instant::now());
         let process = Arc::new(ProcessState::new(cluster.as_ref().map(|member| member.engine.clone())));
         if let Some(member) = &cluster {
@@ -194,6 +208,8 @@ impl Gateway {
             process: Arc::clone(&process),
             guardian: guardian.clone(),
             last_error: Arc::clone(&last_error),
+            pushed: pushed.clone(),
+            prepared: None,
         };
         let state = AdminState {
             current: Arc::clone(&current),
@@ -215,8 +231,11 @@ impl Gateway {
                 Some(admin)
             }
         };
-        if cluster.is_some() {
+        let routes = routes.start();
+        if let Some(member) = &cluster {
             actix_rt::spawn(compete_for_entries(Arc::clone(&current), Arc::clone(&process)));
+            let at_start = pushed.map(|pushed| pushed.number);
+            actix_rt::spawn(pushed::follow(member.engine.clone(), routes.clone(), at_start));
         }
         actix_rt::spawn(async move {
             let mut ticks = tokio::time::interval(WINDOW_STEP);
@@ -225,17 +244,7 @@ impl Gateway {
                 stats.sample(Instant::now());
             }
         });
-        Ok(Running {
-            current,
-            process,
-            guardian,
-            routes: routes.start(),
-            listening,
-            admin,
-            cluster,
-            ordered,
-            drain: config.drain,
-        })
+        Ok(Running { current, process, guardian, routes, listening, admin, cluster, ordered, drain: config.drain })
     }
 }
 

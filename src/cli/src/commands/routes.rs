@@ -27,7 +27,7 @@ pub(super) fn admin_of(named: Option<String>, folder: &Path) -> Result<(String, 
 
 /// Requests a document from the admin listener.
 pub(super) async fn fetch(address: &str, token: Option<&str>, target: &str) -> Result<String, Failure> {
-    exchange(address, token, "GET", target, "").await
+    checked(exchange(address, token, "GET", target, "").await).map(|response| response.body)
 }
 
 /// Sends JSON to the admin listener and returns the response.
@@ -35,7 +35,7 @@ pub(super) async fn fetch(address: &str, token: Option<&str>, target: &str) -> R
 /// # Errors
 /// As [`fetch`].
 pub(super) async fn post(address: &str, token: Option<&str>, target: &str, body: &str) -> Result<String, Failure> {
-    exchange(address, token, "POST", target, body).await
+    checked(exchange(address, token, "POST", target, body).await).map(|response| response.body)
 }
 
 /// Requests something large from the admin listener, and writes it to a file.
@@ -77,18 +77,18 @@ pub(super) async fn post_for_lines(
     }
 }
 
-async fn exchange(
+/// Sends a request to the admin listener, and returns the response whatever its status is.
+pub(super) async fn exchange(
     address: &str,
     token: Option<&str>,
     method: &'static str,
     target: &str,
     body: &str,
-) -> Result<String, Failure> {
+) -> Result<Response, String> {
     let authorization = token.map(|token| ("authorization".to_owned(), format!("Bearer {token}")));
     let content_type = (!body.is_empty()).then(|| ("content-type".to_owned(), "application/json".to_owned()));
     let headers = authorization.into_iter().chain(content_type).collect();
-    let request = Request { method, target, headers, body };
-    checked(send(address, &request).await).map(|response| response.body)
+    send(address, &Request { method, target, headers, body }).await
 }
 
 /// The response, if its status is 200.

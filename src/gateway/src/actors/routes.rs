@@ -1,20 +1,28 @@
 //! Loads, checks and publishes generations of the routes.
 
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use actix::{Actor, ActorFutureExt as _, Addr, AtomicResponse, Context, Handler, WrapFuture as _};
+use actix::{Actor, ActorFuture, ActorFutureExt as _, Addr, AtomicResponse, Context, Handler, WrapFuture as _};
 use crossdock_ports::Adapter;
 
 use super::guardian::{Apply, Guardian};
-use crate::config::Config;
+use crate::config::{Config, ListenerConfig, PushedFiles};
 use crate::error::{ApplyError, LoadError};
 use crate::generation::{CurrentGeneration, Generation};
 use crate::process::ProcessState;
 use crate::stats::Stats;
 
-/// Reads the settings again.
-pub(crate) type Source = Arc<dyn Fn() -> Result<Config, LoadError> + Send + Sync>;
+/// Reads the settings again, with the routes of a generation that was pushed instead of those of the folder.
+pub(crate) type Source = Arc<dyn Fn(Option<&PushedFiles>) -> Result<Config, LoadError> + Send + Sync>;
+
+/// A generation that was pushed to all instances of the cluster: its number there, and its files.
+#[derive(Debug, Clone)]
+pub(crate) struct Pushed {
+    pub(crate) number: u64,
+    pub(crate) files: Arc<PushedFiles>,
+}
 
 /// The error of the last reload; `None` if it succeeded or there was none.
 pub(crate) type LastError = Arc<Mutex<Option<String>>>;
@@ -28,6 +36,10 @@ pub(crate) struct Routes {
     pub(crate) process: Arc<ProcessState>,
     pub(crate) guardian: Addr<Guardian>,
     pub(crate) last_error: LastError,
+    /// The generation in force, if it was pushed.
+    pub(crate) pushed: Option<Pushed>,
+    /// A generation that is ready to be put into force.
+    pub(crate) prepared: Option<(Pushed, Generation)>,
 }
 
 /// Reads the settings again and publishes a new generation; on an error, the current one stays in force.
@@ -35,7 +47,35 @@ pub(crate) struct Routes {
 #[rtype(result = "Result<u64, ApplyError>")]
 pub(crate) struct ReloadRoutes;
 
+/// Prepares a generation that was pushed, so that it can be put into force at once.
+#[derive(actix::Message)]
+#[rtype(result = "Result<(), ApplyError>")]
+pub(crate) struct PrepareRoutes(pub(crate) Pushed);
+
+/// Puts a generation into force that was pushed; usually one that is prepared. On an error, the current one stays in force.
+#[derive(actix::Message)]
+#[rtype(result = "Result<u64, ApplyError>")]
+pub(crate) struct SwitchRoutes(pub(crate) Pushed);
+
 impl Routes {
+    /// Loads and prepares a generation that was pushed.
+    fn load_pushed(
+        &self,
+        pushed: Pushed,
+    ) -> impl ActorFuture<Self, Output = Result<(Pushed, Generation), ApplyError>> + use<> {
+        let (source, files) = (Arc::clone(&self.source), Arc::clone(&pushed.files));
+        let loading = tokio::task::spawn_blocking(move || source(Some(&files)));
+        loading.into_actor(self).map(move |loaded, routes: &mut Self, _| {
+            let config = loaded.map_err(|error| ApplyError::Panicked(error.to_string()))??;
+            let identity = |listener: &ListenerConfig| (listener.name.clone(), listener.spec.fingerprint());
+            let current = routes.current.load();
+            if !config.listeners.iter().map(identity).eq(current.listeners.iter().map(identity)) {
+                return Err(ApplyError::ListenersChanged);
+            }
+            Ok((pushed, routes.prepare(config)?))
+        })
+    }
+
     /// Creates the next generation: every step that can fail, before anything changes.
     fn prepare(&self, config: Config) -> Result<Generation, ApplyError> {
         // Locks would be refused message by message.
@@ -82,8 +122,9 @@ impl Handler<ReloadRoutes> for Routes {
 
     fn handle(&mut self, _: ReloadRoutes, _: &mut Context<Self>) -> Self::Result {
         let source = Arc::clone(&self.source);
+        let pushed = self.pushed.as_ref().map(|pushed| Arc::clone(&pushed.files));
         // Contracts take long to compile; the control thread also serves health checks and the admin API.
-        let loading = tokio::task::spawn_blocking(move || source());
+        let loading = tokio::task::spawn_blocking(move || source(pushed.as_deref()));
         let reloading = loading.into_actor(self).then(|loaded, routes, _| {
             let loaded = loaded.map_err(|error| ApplyError::Panicked(error.to_string())).and_then(|loaded| Ok(loaded?));
             let prepared = loaded.and_then(|config| routes.prepare(config));
@@ -99,6 +140,49 @@ impl Handler<ReloadRoutes> for Routes {
         });
         AtomicResponse::new(Box::pin(reloading.map(|applied, routes, _| match applied {
             Ok(generation) => Ok(routes.publish(generation)),
+            Err(error) => Err(routes.reject(error)),
+        })))
+    }
+}
+
+impl Handler<PrepareRoutes> for Routes {
+    type Result = AtomicResponse<Self, Result<(), ApplyError>>;
+
+    fn handle(&mut self, PrepareRoutes(pushed): PrepareRoutes, _: &mut Context<Self>) -> Self::Result {
+        self.prepared = None;
+        let number = pushed.number;
+        AtomicResponse::new(Box::pin(self.load_pushed(pushed).map(move |loaded, routes, _| match loaded {
+            Ok(prepared) => {
+                tracing::info!(pushed = number, "generation of the routes is prepared");
+                routes.prepared = Some(prepared);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(pushed = number, "generation of the routes cannot be prepared:\n{error}");
+                Err(error)
+            }
+        })))
+    }
+}
+
+impl Handler<SwitchRoutes> for Routes {
+    type Result = AtomicResponse<Self, Result<u64, ApplyError>>;
+
+    fn handle(&mut self, SwitchRoutes(pushed): SwitchRoutes, _: &mut Context<Self>) -> Self::Result {
+        let prepared = self.prepared.take_if(|(prepared, _)| prepared.number == pushed.number);
+        let ready: Pin<Box<dyn ActorFuture<Self, Output = _>>> = match prepared {
+            Some(prepared) => Box::pin(actix::fut::ready(Ok(prepared))),
+            // This instance was not connected when it was prepared.
+            None => Box::pin(self.load_pushed(pushed)),
+        };
+        AtomicResponse::new(Box::pin(ready.map(|ready, routes, _| match ready {
+            Ok((pushed, generation)) => {
+                tracing::info!(pushed = pushed.number, "routes are those of the cluster");
+                routes.pushed = Some(pushed);
+                // A reload may have come between.
+                let number = routes.current.load().number + 1;
+                Ok(routes.publish(Generation { number, ..generation }))
+            }
             Err(error) => Err(routes.reject(error)),
         })))
     }

@@ -68,8 +68,7 @@ pub(super) async fn sessions_json(engine: &Engine, listed: &Listed<'_>) -> Resul
 }
 
 pub(super) async fn read(engine: &Engine) -> Result<std::sync::Arc<crossdock_embedded::State>, (u16, String)> {
-    let read = timeout(REQUEST_TIMEOUT, engine.read()).await;
-    read.map_err(|_| unanswered())?.map_err(|problem| (503, problem.to_string()))
+    engine.read_within(REQUEST_TIMEOUT).await.map_err(|problem| (503, problem.to_string()))
 }
 
 fn mode_json(mode: Mode) -> Value {

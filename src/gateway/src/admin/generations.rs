@@ -1,0 +1,165 @@
+//! Generations of the routes for operators: their history, their files, and pushing another one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use crossdock_coordination::{Generation, Hash, Proposal, Refusal, View};
+use crossdock_embedded::{CommandError, Engine};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::locks::read;
+use crate::config::PushedFiles;
+use crate::pushed::files_of;
+
+/// How long a push may take, with some margin over the time that instances have to prepare it.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(25);
+
+fn hex(hash: &Hash) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn generation_json(generation: &Generation) -> Value {
+    let files: BTreeMap<_, _> = generation.files.iter().map(|(path, hash)| (path.to_string(), hex(hash))).collect();
+    json!({
+        "number": generation.number, "author": &*generation.author, "comment": &*generation.comment,
+        "time_ms": generation.time, "files": files,
+    })
+}
+
+fn label(view: &View, session: crossdock_coordination::SessionId) -> String {
+    let known = view.sessions.get(session).map(|session| session.label.to_string());
+    known.unwrap_or_else(|| format!("session {session}"))
+}
+
+fn proposal_json(view: &View, proposal: &Proposal) -> Value {
+    let problems = proposal.problems.iter();
+    let problems: Vec<_> = problems
+        .map(|(session, problem)| json!({ "instance": label(view, *session), "problem": &**problem }))
+        .collect();
+    let missing: Vec<_> = proposal.missing.iter().map(|session| label(view, *session)).collect();
+    json!({ "generation": generation_json(&proposal.generation), "missing": missing, "problems": problems })
+}
+
+/// The generations that are and were in force, the one that is being prepared, and the last one that was rejected.
+pub(super) async fn generations_json(engine: &Engine) -> Result<Value, (u16, String)> {
+    let view = read(engine).await?;
+    let generations = &view.generations;
+    Ok(json!({
+        "current": generations.current().map(|current| current.number),
+        "in_force": generations.in_force().map(|generation| generation_json(generation)).collect::<Vec<_>>(),
+        "proposal": generations.proposal().map(|proposal| proposal_json(&view, proposal)),
+        "rejected": generations.rejected().map(|rejected| proposal_json(&view, rejected)),
+        "instances": generations.instances().map(|session| label(&view, session)).collect::<Vec<_>>(),
+    }))
+}
+
+/// The files of a generation, of the one in force by default: `generation=3`.
+pub(super) async fn files_json(engine: &Engine, query: &BTreeMap<String, String>) -> Result<Value, (u16, String)> {
+    let view = read(engine).await?;
+    let generation = match query.get("generation") {
+        None => view.generations.current(),
+        Some(number) => number.parse().ok().and_then(|number| view.generations.get(number)),
+    };
+    let Some(generation) = generation else {
+        // None was pushed yet.
+        return Ok(json!({ "number": 0, "files": {} }));
+    };
+    let files = files_of(&view, generation).unwrap_or_default();
+    let files: BTreeMap<_, _> = files.into_iter().map(|(path, content)| (path, STANDARD.encode(content))).collect();
+    Ok(json!({ "number": generation.number, "files": files }))
+}
+
+/// A generation to propose.
+#[derive(Debug)]
+pub(super) struct Push {
+    /// The files, or the generation whose files to take.
+    files: Result<PushedFiles, u64>,
+    /// The generation in force that it is based on, if it must still be.
+    base: Option<u64>,
+    author: String,
+    comment: String,
+}
+
+impl Push {
+    /// `{"files": {"routes/a.yaml": BASE64}, "base": 3, "author": "…", "comment": "…"}`, or `"rollback": 2` instead of `files`; `base` is optional.
+    pub(super) fn parse(body: &[u8]) -> Option<Self> {
+        let Ok(Value::Object(object)) = serde_json::from_slice(body) else { return None };
+        let keys = ["files", "rollback", "base", "author", "comment"];
+        if !object.keys().all(|key| keys.contains(&key.as_str())) {
+            return None;
+        }
+        let text = |key: &str| object.get(key).map_or(Some(""), Value::as_str).map(str::to_owned);
+        let file =
+            |(path, content): (&String, &Value)| Some((path.clone(), STANDARD.decode(content.as_str()?).ok()?.into()));
+        let files = match (object.get("files"), object.get("rollback")) {
+            (Some(Value::Object(files)), None) => Ok(files.iter().map(file).collect::<Option<_>>()?),
+            (None, Some(number)) => Err(number.as_u64()?),
+            _ => return None,
+        };
+        let base = object.get("base").map_or(Some(None), |base| base.as_u64().map(Some))?;
+        Some(Self { files, base, author: text("author")?, comment: text("comment")? })
+    }
+}
+
+/// Proposes a generation, and waits until it is in force or rejected.
+pub(super) async fn push(engine: &Engine, push: Push) -> Result<Value, (u16, Value)> {
+    let failed = |status: u16, problem: String| (status, json!({ "error": problem }));
+    let view = read(engine).await.map_err(|(status, problem)| failed(status, problem))?;
+    let Push { files, base, author, mut comment } = push;
+    let files = match files {
+        Ok(files) => files,
+        Err(number) => {
+            if comment.is_empty() {
+                comment = format!("rollback to generation {number}");
+            }
+            let found = view.generations.get(number).and_then(|generation| files_of(&view, generation));
+            found.ok_or_else(|| failed(404, format!("generation {number} is not kept")))?
+        }
+    };
+    let base = base.unwrap_or_else(|| view.generations.current().map_or(0, |current| current.number));
+    let proposed = engine.propose_routes(base, &files, &author, &comment).await;
+    let number = proposed.map_err(|problem| match problem {
+        CommandError::Refused(Refusal::Invalid) => {
+            failed(400, "a generation has 1 to 2000 files with relative paths, and at most 3 MiB".to_owned())
+        }
+        CommandError::Refused(_) => failed(409, problem.to_string()),
+        _ => failed(503, problem.to_string()),
+    })?;
+    tracing::info!(generation = number, author, comment, "generation of the routes is proposed");
+    match timeout(PUSH_TIMEOUT, decided(engine, number)).await {
+        Ok(Decision::InForce) => Ok(json!({ "generation": number })),
+        Ok(Decision::Rejected(mut report)) => {
+            report["error"] = json!(format!("generation {number} was rejected"));
+            Err((409, report))
+        }
+        Err(_) => Err(failed(503, format!("it is not known what became of generation {number}"))),
+    }
+}
+
+enum Decision {
+    InForce,
+    Rejected(Value),
+}
+
+/// Waits until a generation is in force, or was rejected.
+async fn decided(engine: &Engine, number: u64) -> Decision {
+    let mut changes = engine.serve_routes();
+    loop {
+        changes.borrow_and_update();
+        let view = engine.view();
+        let is_rejected = |proposal: &&Arc<Proposal>| proposal.generation.number == number;
+        if view.generations.get(number).is_some() {
+            return Decision::InForce;
+        }
+        if let Some(rejected) = view.generations.rejected().filter(is_rejected) {
+            return Decision::Rejected(proposal_json(&view, rejected));
+        }
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

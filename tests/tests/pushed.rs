@@ -1,0 +1,177 @@
+//! Routes that are pushed to all instances of a cluster.
+
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossdock_tests::{Gateway, call, crossdock, until};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const SETTINGS: &str = "version: 1\nlisteners: { public: { http: { bind: \"127.0.0.1:0\" } } }\n";
+const PROTO: &str = "syntax = \"proto3\"; package shop; message Order { string id = 1; }\n\
+                     service Orders { rpc Get(Order) returns (Order); }\n";
+
+fn version(number: u64) -> String {
+    format!(
+        "version: 1\nroutes:\n  version:\n    from: {{ http: {{ listen: public, get: /version }} }}\n    steps: [ {{ respond: {{ body: {{ version: \"'{number}'\" }} }} }} ]\n"
+    )
+}
+
+/// A folder with routes of this version, and a contract.
+fn folder(number: u64) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(&folder, "crossdock.yaml", SETTINGS);
+    write(&folder, "routes/version.yaml", &version(number));
+    write(&folder, "routes/typed.yaml", "version: 1\ncontracts: { shop: { proto: contracts/shop.proto } }\n");
+    write(&folder, "contracts/shop.proto", PROTO);
+    // Neither is pushed.
+    write(&folder, "secret.key", "secret");
+    write(&folder, "contracts/unused.proto", "nonsense");
+    folder
+}
+
+fn write(folder: &TempDir, path: &str, content: &str) {
+    let path = folder.path().join(path);
+    std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+    std::fs::write(path, content).expect("a file");
+}
+
+fn run(gateway: &Gateway, words: &[&str]) -> Output {
+    let mut command = Command::new(crossdock());
+    command.arg("routes").args(words).args(["--admin", &gateway.admin()]);
+    command.output().expect("it runs")
+}
+
+fn push(gateway: &Gateway, folder: &TempDir, more: &[&str]) -> Output {
+    let path = folder.path().to_str().expect("a path");
+    run(gateway, &[&["push", path], more].concat())
+}
+
+fn text(output: &[u8]) -> String {
+    String::from_utf8_lossy(output).into_owned()
+}
+
+#[track_caller]
+fn succeeded(output: &Output) -> String {
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// The version that an instance serves.
+fn served(gateway: &Gateway) -> Option<u64> {
+    let reply = call(&gateway.public(), "GET", "/version", "");
+    let body: Value = serde_json::from_str(&reply.body).unwrap_or_default();
+    body["version"].as_str().filter(|_| reply.status == 200).and_then(|text| text.parse().ok())
+}
+
+fn all_serve(instances: &[Gateway], number: u64) {
+    until("all instances to serve the version", || instances.iter().all(|gateway| served(gateway) == Some(number)));
+}
+
+#[test]
+fn all_instances_serve_what_one_of_them_is_given() {
+    let mut instances = Gateway::start_cluster(3, &version(0));
+    all_serve(&instances, 0);
+    let first = folder(1);
+    let shown = succeeded(&push(&instances[0], &first, &["--dry-run"]));
+    assert!(
+        shown.contains("+++ b/contracts/shop.proto") && !shown.contains("unused") && !shown.contains("secret"),
+        "{shown}"
+    );
+    assert!(shown.contains("--- /dev/null"), "{shown}");
+    let pushed = succeeded(&push(&instances[0], &first, &["--comment", "the first one"]));
+    assert!(pushed.ends_with("generation 1 is in force on all instances\n"), "{pushed}");
+    all_serve(&instances, 1);
+    let second = folder(2);
+    let pushed = succeeded(&push(&instances[1], &second, &[]));
+    assert!(pushed.contains("-    steps: [ { respond: { body: { version: \"'1'\" } } } ]"), "{pushed}");
+    all_serve(&instances, 2);
+    assert!(succeeded(&push(&instances[2], &second, &[])).contains("generation 2, which is in force"));
+
+    // An instance that was away serves them as well, whatever is in its folder.
+    let gateway = instances.remove(0);
+    gateway.write_routes(&version(99));
+    let mut others = instances.iter();
+    succeeded(&push(others.next().expect("an instance"), &folder(3), &[]));
+    let gateway = gateway.restart();
+    assert_eq!(served(&gateway), Some(3), "at once, when it is ready");
+    instances.insert(0, gateway);
+    all_serve(&instances, 3);
+
+    let rolled_back = succeeded(&run(&instances[2], &["rollback"]));
+    assert!(rolled_back.ends_with("generation 4 is in force on all instances\n"), "{rolled_back}");
+    all_serve(&instances, 2);
+    succeeded(&run(&instances[0], &["rollback", "1", "--comment", "back to the first"]));
+    all_serve(&instances, 1);
+    let history = succeeded(&run(&instances[0], &["history"]));
+    assert!(history.contains("5 (in force)") && history.contains("back to the first"), "{history}");
+    assert!(history.contains("rollback to generation 2") && history.contains("the first one"), "{history}");
+}
+
+#[test]
+fn a_generation_that_one_instance_cannot_prepare_changes_nothing() {
+    let instances = Gateway::start_cluster(3, &version(0));
+    succeeded(&push(&instances[0], &folder(1), &[]));
+    all_serve(&instances, 1);
+    // This instance has no listener that the routes name.
+    let other = folder(2);
+    write(
+        &other,
+        "crossdock.yaml",
+        "version: 1\nlisteners: { public: { http: { bind: \"127.0.0.1:0\" } }, inner: { http: { bind: \"127.0.0.1:0\" } } }\n",
+    );
+    let inner =
+        version(2).replace("routes:\n  version:", "routes:\n  inner:").replace("listen: public", "listen: inner");
+    write(&other, "routes/inner.yaml", &inner);
+    let refused = push(&instances[1], &other, &[]);
+    let problem = text(&refused.stderr);
+    assert!(!refused.status.success() && problem.contains("generation 2 was rejected"), "{problem}");
+    for instance in ["instance 1", "instance 2", "instance 3"] {
+        assert!(problem.contains(&format!("{instance}: ")), "{problem}");
+    }
+    assert!(problem.contains("there is no listener `inner`") && problem.contains("routes/inner.yaml"), "{problem}");
+    all_serve(&instances, 1);
+    // What does not load is refused before it is sent.
+    let broken = folder(3);
+    write(&broken, "routes/version.yaml", "version: 1\nroutes: { a: { from: {} } }\n");
+    assert!(!push(&instances[0], &broken, &[]).status.success());
+    all_serve(&instances, 1);
+    let rejected = &instances[0].admin_json("/api/v1/routes/generations")["rejected"];
+    assert_eq!(rejected["problems"].as_array().map(Vec::len), Some(3), "{rejected}");
+}
+
+/// Callers of all instances, while one generation after another is pushed, now and then by two at the same time.
+#[test]
+fn pushes_under_load_fail_no_call() {
+    let rounds: u64 = std::env::var("CROSSDOCK_ROUNDS").map_or(20, |text| text.parse().expect("a number"));
+    let instances = Gateway::start_cluster(3, &version(0));
+    succeeded(&push(&instances[0], &folder(1), &[]));
+    all_serve(&instances, 1);
+    let (is_over, calls) = (AtomicBool::new(false), AtomicU64::new(0));
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for gateway in &instances {
+            scope.spawn(|| {
+                let mut last = 1;
+                while !is_over.load(Ordering::Relaxed) {
+                    let now = served(gateway).expect("a version");
+                    assert!(now >= last, "version {now} after {last}");
+                    last = now;
+                    calls.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for number in 2..=rounds + 1 {
+            let pushed = folder(number);
+            let at = usize::try_from(number).expect("small") % 3;
+            succeeded(&push(&instances[at], &pushed, &[]));
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    all_serve(&instances, rounds + 1);
+    let calls = calls.into_inner();
+    println!("{rounds} pushes in {:?}, {calls} calls, none failed", begun.elapsed());
+    assert!(calls > 100, "only {calls} calls");
+    assert!(begun.elapsed() < Duration::from_secs(600), "a push takes too long");
+}
