@@ -60,6 +60,17 @@ fn kafka_is_used_by_the_demo() {
 }
 
 #[test]
+fn the_demo_of_a_cluster_succeeds() {
+    let output = Command::new(crossdock()).args(["demo", "--cluster"]).output().expect("it runs");
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{shown}{}", text(&output.stderr));
+    assert!(
+        shown.contains("no update was lost") && shown.contains("none is lost, each account is in order"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn the_demo_succeeds_without_a_broker() {
     let output = demo("CROSSDOCK_BROKER", "amqp://127.0.0.1:1");
     let shown = text(&output.stdout);

@@ -55,6 +55,9 @@ enum Command {
         /// Exit after the requests, with 0 only if every one passed.
         #[arg(long)]
         once: bool,
+        /// Instead, show what a cluster of three instances does: a lock is handed over, and an ordered stream survives the death of the leader.
+        #[arg(long, conflicts_with_all = ["once", "config"])]
+        cluster: bool,
     },
     /// Check settings and route files and report all errors at once.
     Check {
@@ -235,7 +238,8 @@ enum SchemaKind {
 pub(crate) fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run { config } => run::run(config),
-        Command::Demo { config, once } => demo::demo(config, once),
+        Command::Demo { cluster: true, .. } => demo::demo_cluster(),
+        Command::Demo { config, once, cluster: false } => demo::demo(config, once),
         Command::Check { connect, format, paths } => check::check(&paths, connect, format),
         Command::Test { paths } => route_tests::test(&paths),
         Command::Explain { route, config } => explain::explain(&route, &config),

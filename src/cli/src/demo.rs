@@ -2,6 +2,7 @@
 
 mod broker;
 mod calls;
+mod cluster;
 mod services;
 mod stock;
 
@@ -61,6 +62,18 @@ pub(crate) fn demo(folder: PathBuf, once: bool) -> Outcome {
             "Send requests:\n  curl http://{public}/v1/orders/1001\n  curl -N http://{public}/v1/stock/085/changes\nStop it with Ctrl-C."
         );
         serve(running, &folder).await
+    })?
+}
+
+/// Shows what a cluster does.
+pub(crate) fn demo_cluster() -> Outcome {
+    on_local_runtime(async {
+        start_log(&LogSettings { format: LogFormat::Text, level: "error".to_owned() });
+        match cluster::demonstrate().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Failure::Failed),
+            Err(problem) => Err(Failure::Error(problem)),
+        }
     })?
 }
 

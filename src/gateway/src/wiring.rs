@@ -13,6 +13,7 @@ use crossdock_embedded::{Engine, Options};
 use crossdock_ports::{Adapter, Enqueue};
 use crossdock_routing::Plan;
 use crossdock_settings::Diagnostics;
+use crossdock_zab::Role;
 use tokio_util::sync::CancellationToken;
 
 use crate::actors::{Apply, Guardian, Listening, ReloadRoutes, Routes, StopAll};
@@ -313,6 +314,32 @@ impl Running {
             tracing::error!("routes actor stopped; restart the gateway to reload routes");
             Err(ApplyError::Stopping)
         })
+    }
+
+    /// Whether this instance leads its cluster.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        let role = self.cluster.as_ref().map(|member| member.node.client().status().role);
+        matches!(role, Some(Role::Leading(_)))
+    }
+
+    /// Ends as if the process had been killed: nothing is finished, and the cluster is not told. For demonstrations.
+    pub async fn kill(self) {
+        if let Some(Member { node, engine: _, running }) = self.cluster {
+            node.stop();
+            drop(running);
+        }
+        self.current.drain();
+        let stopping = self.guardian.send(StopAll);
+        actix_rt::spawn(async move {
+            let _ = stopping.await;
+        });
+        if let Some(Ordered { stop, .. }) = self.ordered {
+            stop.cancel();
+        }
+        if let Some(admin) = self.admin {
+            admin.stop().await;
+        }
     }
 
     /// Stops: readiness fails, nothing new is accepted, and messages in flight complete. Returns whether all of them completed in time.
