@@ -18,6 +18,7 @@ use crate::ids::SessionId;
 use crate::injected_bug::InjectedBug;
 use crate::limits::{
     COMMENT_BYTES_MAX, FILES_BYTES_MAX, FILES_MAX, GENERATIONS_MAX, NAME_BYTES_MAX, PREPARE_MS_MAX, PROBLEM_BYTES_MAX,
+    PROBLEMS_BYTES_MAX,
 };
 
 /// The SHA-256 of the content of a file.
@@ -171,13 +172,17 @@ impl Generations {
         };
         let proposal = Arc::make_mut(proposal);
         if proposal.missing.remove(&session) && !command.problem.is_empty() {
-            proposal.problems.insert(session, command.problem.as_str().into());
+            let kept: usize = proposal.problems.values().map(|problem| problem.len()).sum();
+            let is_kept = kept + command.problem.len() <= PROBLEMS_BYTES_MAX;
+            let problem = if is_kept { command.problem.as_str() } else { "see its log" };
+            proposal.problems.insert(session, problem.into());
         }
         self.decide(context);
         Outcome::DONE
     }
 
-    /// Removes an instance whose session has ended.
+    /// Removes an instance whose session has ended. If it could not prepare the proposal, that is not forgotten: it will need it when
+    /// it is back.
     pub(crate) fn end_session(&mut self, session: SessionId, context: &mut Context<'_>) {
         if !self.instances.remove_mut(&session) {
             return;
@@ -185,7 +190,9 @@ impl Generations {
         if let Some(proposal) = &mut self.proposal {
             let proposal = Arc::make_mut(proposal);
             proposal.missing.remove(&session);
-            proposal.problems.remove(&session);
+            if context.has_bug(InjectedBug::ForgetProblem) {
+                proposal.problems.remove(&session);
+            }
         }
         self.decide(context);
     }

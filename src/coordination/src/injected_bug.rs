@@ -56,6 +56,8 @@ pub enum InjectedBug {
     NoRetry,
     /// A generation of the routes is put into force before all instances have prepared it.
     SwitchEarly,
+    /// That an instance cannot prepare a generation is forgotten when its session ends.
+    ForgetProblem,
     /// A generation replaces another one than the one that it is based on.
     StaleBase,
 }
@@ -63,7 +65,7 @@ pub enum InjectedBug {
 #[cfg(feature = "injected-bugs")]
 impl InjectedBug {
     /// All bugs.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::GrantToTwo,
         Self::TokenOfRequest,
         Self::TickOfOldLeader,
@@ -90,6 +92,7 @@ impl InjectedBug {
         Self::SilentGrant,
         Self::NoRetry,
         Self::SwitchEarly,
+        Self::ForgetProblem,
         Self::StaleBase,
     ];
 }

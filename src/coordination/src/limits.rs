@@ -60,6 +60,8 @@ pub const GENERATIONS_MAX: usize = 20;
 pub const COMMENT_BYTES_MAX: usize = 1024;
 /// See [`COMMENT_BYTES_MAX`].
 pub const PROBLEM_BYTES_MAX: usize = 16 << 10;
+/// Maximum length of the problems of all instances with a generation that are kept, in bytes.
+pub const PROBLEMS_BYTES_MAX: usize = 256 << 10;
 /// Maximum time for instances to prepare a generation, in milliseconds.
 pub const PREPARE_MS_MAX: u64 = 600_000;
 

@@ -51,7 +51,8 @@ impl GenerationChecks {
             match event {
                 Event::SessionEnded(session) => {
                     self.instances.remove(session);
-                    self.answers.remove(session);
+                    // One that cannot prepare it still counts.
+                    self.answers.retain(|of, is_prepared| of != session || !*is_prepared);
                 }
                 Event::GenerationProposed(number) => {
                     if *number <= self.current || self.pending.is_some() {
@@ -63,8 +64,9 @@ impl GenerationChecks {
                     if self.pending.take() != Some(*number) {
                         return Err(format!("generation {number} is in force without being prepared"));
                     }
-                    let lacking = self.instances.iter().find(|session| self.answers.get(session) != Some(&true));
-                    if let Some(session) = lacking {
+                    let refused = self.answers.iter().find(|(_, is_prepared)| !**is_prepared);
+                    let missing = self.instances.iter().find(|session| !self.answers.contains_key(session));
+                    if let Some(session) = refused.map(|(session, _)| session).or(missing) {
                         return Err(format!("generation {number} is in force, and {session} has not prepared it"));
                     }
                     self.current = *number;
