@@ -468,9 +468,16 @@ async fn join(shared: &Arc<Shared>, consuming: &Arc<Consuming>) {
 
 async fn leave(shared: &Arc<Shared>, consuming: &Arc<Consuming>, session: SessionId) {
     let leave = Operation::Leave(Leave { session: session.0, queue: consuming.queue.to_string() });
-    // If it is not executed, the slots are granted to this session again, and given back until the session ends.
-    let left = shared.execute_by(leave, Instant::now() + COMMAND_TIMEOUT).await;
-    tracing::info!(queue = %consuming.queue, is_known = left.is_ok(), "queue is not consumed any more");
+    match shared.execute_by(leave, Instant::now() + COMMAND_TIMEOUT).await {
+        Ok(_) => tracing::info!(queue = %consuming.queue, "queue is not consumed any more"),
+        // Otherwise the session could be granted slots that nobody gives back.
+        Err(problem) if shared.sessions.is_current(session) && problem != CommandError::Refused(Refusal::NoSession) => {
+            consuming.lock().is_joined = true;
+            tracing::warn!(queue = %consuming.queue, %problem, "queue cannot be left; trying again");
+            sleep(RETRY_INTERVAL * 10).await;
+        }
+        Err(_) => {}
+    }
 }
 
 /// Sends settlements until none is due. They are repeated until their outcome is known, or the session has ended.

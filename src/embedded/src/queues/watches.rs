@@ -43,7 +43,8 @@ pub(crate) struct Watches(Arc<Mutex<All>>);
 /// Waits for the result of a message.
 #[derive(Debug)]
 pub struct Watch {
-    key: Key,
+    /// The key of its sender in `waiting`; `None` if it has none there, where another call may wait for the same message.
+    key: Option<Key>,
     result: oneshot::Receiver<Finished>,
     all: Arc<Mutex<All>>,
 }
@@ -58,7 +59,9 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&self.key);
+        if let Some(key) = &self.key {
+            self.all.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(key);
+        }
     }
 }
 
@@ -80,14 +83,16 @@ impl Watches {
     /// Watches a message that was just added. The result of one that is a duplicate is not told.
     pub(super) fn watch(&self, queue: &str, placed: Placed) -> Watch {
         let (sender, result) = oneshot::channel();
-        let key = (Arc::from(queue), placed.position);
+        let mut key = None;
         let mut all = self.lock();
         let adding = all.adding.get_mut(queue);
         let has_missed = adding.as_ref().is_some_and(|adding| adding.has_missed);
         if let Some(finished) = adding.and_then(|adding| adding.early.remove(&placed.position)) {
             let _ = sender.send(finished);
         } else if !placed.is_duplicate() && !has_missed {
-            all.waiting.insert(key.clone(), sender);
+            let place = (Arc::from(queue), placed.position);
+            all.waiting.insert(place.clone(), sender);
+            key = Some(place);
         }
         drop(all);
         Watch { key, result, all: Arc::clone(&self.0) }

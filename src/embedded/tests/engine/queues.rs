@@ -148,6 +148,22 @@ async fn a_producer_is_told_what_becomes_of_its_message() {
 }
 
 #[tokio::test]
+async fn a_duplicate_does_not_take_the_result_from_its_original() {
+    let cluster = Cluster::start(1).await;
+    let (engine, consumer) = (cluster.engine(0), cluster.engine(0).consume("jobs"));
+    let numbered = || NewMessage { id: Some(("7".to_owned(), LONG)), ..message("a", "one") };
+    let (original, mut watch) = in_time(engine.enqueue_watched("jobs", numbered())).await.expect("a place");
+    let (duplicate, mut unwatched) = in_time(engine.enqueue_watched("jobs", numbered())).await.expect("a place");
+    assert_eq!((duplicate.position, duplicate.is_duplicate()), (original.position, true));
+    assert_eq!(in_time(unwatched.finished()).await, None);
+    drop(unwatched);
+    let delivery = in_time(consumer.next()).await.expect("a message");
+    in_time(delivery.done("result".into())).await.expect("the slot is held");
+    assert_eq!(&in_time(watch.finished()).await.expect("a result").result[..], b"result");
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn instances_share_a_queue_and_hand_slots_over_without_repeating_anything() {
     let cluster = Cluster::start(3).await;
     let service = Service::default();
