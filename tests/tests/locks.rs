@@ -264,3 +264,17 @@ fn numbers_of_a_sequence_are_given_once_over_all_instances() {
     }
     assert_eq!((orders[0], lines[0]), (1, 1), "a sequence begins with 1");
 }
+
+#[test]
+fn the_sequences_of_an_evaluation_are_limited() {
+    let counter = Counter::start(false);
+    let instances = cluster(&counter);
+    let request = |count: usize| {
+        let names: Vec<_> = (0..count).map(|name| name.to_string()).collect();
+        call(&instances[0].public(), "POST", "/sequences", &serde_json::json!({ "names": names }).to_string())
+    };
+    let reply = request(16);
+    assert_eq!((reply.status, json(&reply)["numbers"].as_array().map(Vec::len)), (200, Some(16)), "{}", reply.body);
+    let reply = request(17);
+    assert!(reply.status == 429 && reply.body.contains("more than 16 sequences"), "{} {}", reply.status, reply.body);
+}

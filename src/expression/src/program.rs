@@ -31,7 +31,7 @@ pub struct Variable {
 pub struct Environment {
     /// The variables in scope.
     pub variables: Vec<Variable>,
-    /// Variables that are not bound at this point, with what must come first.
+    /// Variables that are not bound at this point, with what must come first, and functions that cannot be used, with what to do instead.
     pub unbound: Vec<(ByteString, &'static str)>,
     /// The namespace in which names are resolved first.
     pub container: ByteString,

@@ -59,7 +59,10 @@ pub(super) fn eval(evaluation: &Evaluation) -> Outcome {
     let root = ByteString::from_static("req");
     let names = Names {
         variables: ["req", "header", "msg"].map(ByteString::from_static).to_vec(),
-        unbound: vec![("res".into(), "there is no reply; pass the message with `--req` and use `req`")],
+        unbound: vec![
+            ("res".into(), "there is no reply; pass the message with `--req` and use `req`"),
+            ("sequence".into(), "its numbers are those of a cluster: use it in a route"),
+        ],
         types: of_type.iter().map(|typed| (root.clone(), Arc::clone(typed))).collect(),
         of_services: Vec::new(),
     };

@@ -39,6 +39,11 @@ impl Checker<'_> {
         let Some((found, signatures)) = functions::find(&name) else {
             return self.unknown_function(function, function_span, target.is_some());
         };
+        if target.is_none()
+            && let Some((_, instead)) = self.environment.unbound.iter().find(|(unbound, _)| **unbound == *name)
+        {
+            return self.reject(function_span, format!("`{name}` cannot be used here"), *instead);
+        }
         if name == "matches"
             && let Some(ExprKind::Literal(Literal::Text(pattern))) = arguments.last().map(|argument| &argument.kind)
             && let Err(problem) = functions::compile_regex(pattern)

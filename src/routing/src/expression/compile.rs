@@ -28,7 +28,7 @@ pub const NO_NUMBER: Reason = Reason::new("NO_NUMBER");
 pub struct Names {
     /// The variables in scope.
     pub variables: Vec<ByteString>,
-    /// Variables that are not bound at this point, with what must come first.
+    /// Variables that are not bound at this point, with what must come first, and functions that cannot be used, with what to do instead.
     pub unbound: Vec<(ByteString, &'static str)>,
     /// The types of variables, from contracts.
     pub types: Vec<(ByteString, Arc<Typed>)>,

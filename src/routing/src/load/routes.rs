@@ -165,6 +165,8 @@ impl Loader<'_> {
         let method = served.filter(|served| served.whole_service).map(ServedCall::method);
         let mut at = StepReader::new(&self.services, entries, call, method, node);
         at.has_cluster = self.inputs.has_cluster;
+        at.no_sequence =
+            (!at.has_cluster).then_some("add `cluster: {}` to crossdock.yaml, for a cluster of this instance alone");
         at.route(steps, reader)
     }
 

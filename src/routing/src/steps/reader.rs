@@ -17,6 +17,10 @@ use crate::plan::CallPlan;
 
 /// Levels of nested steps.
 const DEPTH_MAX: usize = 8;
+/// The function that needs a cluster, and time to ask it.
+const SEQUENCE: &str = "sequence";
+const IN_STEPS: &str = "use it in a step, such as `map`";
+
 /// Names that a step cannot bind.
 const RESERVED_NAMES: &[&str] =
     &["req", "res", "header", "msg", "event", "auth", "peer", "lock", "true", "false", "null", "in"];
@@ -80,6 +84,8 @@ pub(crate) struct StepReader<'l> {
     pub(super) entries: &'l [Arc<dyn EntrySpec>],
     /// Whether the instance is a member of a cluster.
     pub(crate) has_cluster: bool,
+    /// What to do instead of using `sequence`, if its expressions cannot.
+    pub(crate) no_sequence: Option<&'static str>,
 }
 
 /// Whether messages of an entry are protobuf without a contract.
@@ -107,7 +113,7 @@ fn template(node: &Node, names: &Names, reader: &mut Reader<'_>) -> Option<Templ
 
 /// Reads a text with expressions that see the request only, such as that of an error rule.
 pub(crate) fn template_of_request(node: &Node, reader: &mut Reader<'_>) -> Option<Template> {
-    let unbound = [("res", "an error has no reply; use `req`")];
+    let unbound = [("res", "an error has no reply; use `req`"), (SEQUENCE, IN_STEPS)];
     let names = Names {
         variables: ["req", "header", "msg", "auth", "peer"].map(ByteString::from_static).to_vec(),
         unbound: unbound.map(|(name, help)| (ByteString::from_static(name), help)).to_vec(),
@@ -148,7 +154,17 @@ impl<'l> StepReader<'l> {
             streaming: false,
             headers: headers_of_route(route).into(),
         };
-        Self { services, call, method, state, depth: 0, in_branch: false, entries, has_cluster: false }
+        Self {
+            services,
+            call,
+            method,
+            state,
+            depth: 0,
+            in_branch: false,
+            entries,
+            has_cluster: false,
+            no_sequence: Some(IN_STEPS),
+        }
     }
 
     /// Reads all steps of a route.
@@ -254,6 +270,7 @@ impl<'l> StepReader<'l> {
             // After a call the current message is the reply.
             of_services.extend(["res", "header", "msg"].map(ByteString::from_static));
         }
+        unbound.extend(self.no_sequence.map(|instead| (SEQUENCE.into(), instead)));
         Names { variables, unbound, types: self.types(), of_services }
     }
 

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crossdock_coordination::Refusal;
 use crossdock_embedded::{CommandError, Engine};
 use crossdock_message::{Code, Fault, Retry, Time};
 use crossdock_routing::expression::Host;
 
 use crate::host::SystemHost;
 
-/// Numbers of one sequence in an evaluation, at most.
-const NUMBERS_MAX: usize = 10_000;
+/// Maximum count of numbers of one sequence in an evaluation, as doubling reaches it.
+const NUMBERS_MAX: usize = 1 << 14;
+/// Maximum count of sequences in an evaluation. Each costs a command, and is kept by the cluster for ever.
+const SEQUENCES_MAX: usize = 16;
 
 /// Numbers that were requested for an evaluation.
 #[derive(Debug, Default)]
@@ -36,7 +39,7 @@ impl Numbers {
     /// Requests what the last evaluation lacked: as many numbers as there were already, so that a few requests are enough for a list.
     ///
     /// # Errors
-    /// UNAVAILABLE without a majority; INTERNAL without a cluster.
+    /// UNAVAILABLE without a majority; INTERNAL without a cluster; RESOURCE_EXHAUSTED for too many numbers or sequences.
     pub(super) async fn request(&self, engine: Option<&Engine>) -> Result<(), Fault> {
         let missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(engine) = engine else {
@@ -49,10 +52,18 @@ impl Numbers {
         let Some(name) = missing else {
             return Err(Fault::new(Code::Internal, "NO_NUMBER", "an expression cannot be evaluated"));
         };
-        let count = self.sequences().get(&name).map_or(1, |of| of.numbers.len());
-        if count > NUMBERS_MAX {
+        let (count, is_further) = {
+            let known = self.sequences();
+            let count = known.get(&name).map(|of| of.numbers.len());
+            (count.unwrap_or(1), count.is_none() && known.len() >= SEQUENCES_MAX)
+        };
+        if count >= NUMBERS_MAX {
             let message = format!("an expression uses more than {NUMBERS_MAX} numbers of a sequence");
             return Err(Fault::new(Code::ResourceExhausted, "NUMBERS", message));
+        }
+        if is_further {
+            let message = format!("an expression uses more than {SEQUENCES_MAX} sequences");
+            return Err(Fault::new(Code::ResourceExhausted, "SEQUENCES", message));
         }
         let first = engine.next_numbers(&name, count as u64).await.map_err(|problem| refused(&problem))?;
         let first = i64::try_from(first).map_err(|_| refused(&CommandError::Unreadable))?;
@@ -70,6 +81,9 @@ impl Numbers {
 
 fn refused(problem: &CommandError) -> Fault {
     let fault = match problem {
+        CommandError::Refused(Refusal::TooMany) => {
+            Fault::new(Code::ResourceExhausted, "SEQUENCES", "the cluster cannot keep more sequences")
+        }
         CommandError::Refused(_) => Fault::new(Code::ResourceExhausted, "SEQUENCE", "the sequence has no more numbers"),
         _ => {
             let message = "the cluster cannot give numbers of sequences at the moment";
