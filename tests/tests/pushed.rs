@@ -81,7 +81,7 @@ fn all_instances_serve_what_one_of_them_is_given() {
     );
     assert!(shown.contains("--- /dev/null"), "{shown}");
     let pushed = succeeded(&push(&instances[0], &first, &["--comment", "the first one"]));
-    assert!(pushed.ends_with("generation 1 is in force on all instances\n"), "{pushed}");
+    assert!(pushed.ends_with("generation 1 is in force\n"), "{pushed}");
     all_serve(&instances, 1);
     let second = folder(2);
     let pushed = succeeded(&push(&instances[1], &second, &[]));
@@ -100,7 +100,7 @@ fn all_instances_serve_what_one_of_them_is_given() {
     all_serve(&instances, 3);
 
     let rolled_back = succeeded(&run(&instances[2], &["rollback"]));
-    assert!(rolled_back.ends_with("generation 4 is in force on all instances\n"), "{rolled_back}");
+    assert!(rolled_back.ends_with("generation 4 is in force\n"), "{rolled_back}");
     all_serve(&instances, 2);
     succeeded(&run(&instances[0], &["rollback", "1", "--comment", "back to the first"]));
     all_serve(&instances, 1);
@@ -139,6 +139,56 @@ fn a_generation_that_one_instance_cannot_prepare_changes_nothing() {
     all_serve(&instances, 1);
     let rejected = &instances[0].admin_json("/api/v1/routes/generations")["rejected"];
     assert_eq!(rejected["problems"].as_array().map(Vec::len), Some(3), "{rejected}");
+}
+
+/// Routes whose version is in a file of each instance.
+fn version_of_file() -> TempDir {
+    let folder = folder(0);
+    write(&folder, "routes/version.yaml", &version(0).replace("'0'", "'${file:version.txt}'"));
+    write(&folder, "version.txt", "7");
+    folder
+}
+
+#[test]
+fn an_instance_that_is_alone_after_a_restart_serves_the_last_routes() {
+    let mut instances = Gateway::start_cluster(3, &version(0));
+    succeeded(&push(&instances[0], &folder(1), &[]));
+    all_serve(&instances, 1);
+    let gateway = instances.remove(0);
+    drop(instances);
+    // Nobody looks after the routes in the folder any more.
+    gateway.write_routes("version: 1\nroutes: { version: { from: { nonsense: {} } } }\n");
+    let gateway = gateway.restart();
+    assert_eq!(served(&gateway), Some(1), "{:#?}", gateway.log());
+    let log = gateway.log().join("\n");
+    assert!(log.contains("cluster not reachable") && log.contains("they are not used"), "{log}");
+}
+
+#[test]
+fn a_switch_that_has_failed_is_repeated_and_a_reload_does_not_hide_it() {
+    let instances = Gateway::start_cluster(3, &version(0));
+    succeeded(&push(&instances[0], &folder(1), &[]));
+    all_serve(&instances, 1);
+    // Without this instance, which has no file of the next generation.
+    instances[2].signal("STOP");
+    until("the session to end", || {
+        let generations = instances[0].admin_json("/api/v1/routes/generations");
+        generations["instances"].as_array().is_some_and(|instances| instances.len() == 2)
+    });
+    instances[..2].iter().for_each(|instance| instance.write_file("version.txt", b"7"));
+    succeeded(&push(&instances[0], &version_of_file(), &[]));
+    all_serve(&instances[..2], 7);
+    instances[2].signal("CONT");
+    until("the switch to fail", || instances[2].log().iter().any(|line| line.contains("reload rejected")));
+    assert_eq!(served(&instances[2]), Some(1));
+    let last_error = || instances[2].admin_json("/readyz")["last_reload"]["error"].clone();
+    assert!(last_error().as_str().is_some_and(|error| error.contains("version.txt")), "{}", last_error());
+    // A reload does not take the routes from before.
+    instances[2].signal("HUP");
+    until("another failure", || instances[2].log().iter().filter(|line| line.contains("reload rejected")).count() > 1);
+    assert!(last_error().as_str().is_some_and(|error| error.contains("version.txt")), "{}", last_error());
+    instances[2].write_file("version.txt", b"7");
+    all_serve(&instances, 7);
 }
 
 /// Callers of all instances, while one generation after another is pushed, now and then by two at the same time.

@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crossdock_gateway::{Config, LogFormat, LogSettings, adapters};
-use crossdock_gateway::{Gateway, Running, read_folder};
+use crossdock_gateway::{Gateway, Running, read_folder, read_settings};
 
 /// Files change in bursts; a reload starts this long after the first change.
 const RELOAD_DELAY: Duration = Duration::from_millis(300);
@@ -22,12 +22,22 @@ pub(crate) fn run(folder: PathBuf) -> Outcome {
     on_local_runtime(async move {
         let registry = adapters();
         // Start logging before anything is opened, so that all of it is logged as configured.
-        let config = read_folder(&folder, &registry).map_err(|error| failed(&error.to_string()))?;
+        let (config, lacks_routes) = match read_folder(&folder, &registry) {
+            Ok(config) => (config, None),
+            // A member of a cluster may not need the routes of its folder.
+            Err(problem) => match read_settings(&folder, &registry) {
+                Ok(settings) if settings.cluster.is_some() => (settings, Some(problem)),
+                _ => return Err(failed(&problem.to_string())),
+            },
+        };
         start_log(&config.log);
         set_process_limits(&config);
         let gateway = Gateway::new(registry);
-        let running = gateway.start(config, folder.clone()).await.map_err(|error| failed(&error.to_string()))?;
-        serve(running, &folder).await
+        let started = match lacks_routes {
+            None => gateway.start(config, folder.clone()).await,
+            Some(problem) => gateway.start_without_routes(config, problem, folder.clone()).await,
+        };
+        serve(started.map_err(|error| failed(&error.to_string()))?, &folder).await
     })?
 }
 

@@ -7,4 +7,4 @@ mod host;
 mod routes;
 
 pub(crate) use guardian::{Apply, Guardian, Listening, StopAll};
-pub(crate) use routes::{LastError, PrepareRoutes, Pushed, ReloadRoutes, Routes, SwitchRoutes};
+pub(crate) use routes::{DiscardPrepared, LastError, PrepareRoutes, Pushed, ReloadRoutes, Routes, SwitchRoutes};

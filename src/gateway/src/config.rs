@@ -180,7 +180,8 @@ struct ContractFiles<'a> {
 impl Files for ContractFiles<'_> {
     fn read(&self, name: &str) -> Result<Option<Bytes>, String> {
         if let Some(pushed) = self.pushed {
-            return Ok(pushed.get(name.trim_start_matches("./")).cloned());
+            let path = path_below(&self.folder, &self.folder.join(name));
+            return Ok(path.and_then(|path| pushed.get(&path)).cloned());
         }
         let path = self.folder.join(name);
         self.read.borrow_mut().insert(path.clone());
@@ -196,6 +197,13 @@ impl Files for ContractFiles<'_> {
         }
         std::fs::read(&path).map(|content| Some(content.into())).map_err(failed)
     }
+}
+
+/// A path relative to a folder, with `/` between names and without `.`; `None` if it is not below it, or not UTF-8.
+fn path_below(folder: &Path, path: &Path) -> Option<String> {
+    let parts = path.strip_prefix(folder).ok()?.components().filter(|part| *part != Component::CurDir);
+    let name = |part| if let Component::Normal(name) = part { name.to_str() } else { None };
+    Some(parts.map(name).collect::<Option<Vec<_>>>()?.join("/"))
 }
 
 /// The maximum number of route files.
@@ -301,11 +309,11 @@ pub fn files_to_push(folder: &Path, config: &Config) -> Result<PushedFiles, Load
     collect_files(&folder.join("routes"), &mut paths)?;
     paths.extend(config.contracts.iter().cloned());
     let read = |path: PathBuf| {
-        let relative = path.strip_prefix(folder).ok().and_then(Path::to_str);
-        let is_below =
-            |relative: &&str| Path::new(relative).components().all(|part| matches!(part, Component::Normal(_)));
-        let Some(relative) = relative.filter(is_below).map(str::to_owned) else {
-            let problem = format!("`{}` cannot be pushed: it is outside the folder of the settings", path.display());
+        let Some(relative) = path_below(folder, &path) else {
+            let problem = format!(
+                "`{}` cannot be pushed: it is outside the folder of the settings, or its name is not UTF-8",
+                path.display()
+            );
             return Err(LoadError::Invalid(problem));
         };
         match std::fs::read(&path) {

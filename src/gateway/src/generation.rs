@@ -64,10 +64,14 @@ impl ServiceShare {
             Some((endpoint.as_str(), adapter.as_ref()?.connection_status(spec, index)?))
         })
     }
+}
 
-    /// Opens the endpoints and closes them again, to detect unusable files before the service is in use.
-    pub(crate) fn try_open(&self, adapters: &[Arc<dyn Adapter>]) -> Result<(), ApplyError> {
-        let plan = &self.plan;
+/// Opens the endpoints of services and closes them again, to detect unusable files before the services are in use.
+///
+/// # Errors
+/// The first problem.
+pub(crate) fn try_open(services: &[Arc<ServicePlan>], adapters: &[Arc<dyn Adapter>]) -> Result<(), ApplyError> {
+    for plan in services {
         let Some(adapter) = adapters.iter().find(|adapter| adapter.name() == plan.adapter) else {
             return Err(ApplyError::UnknownAdapter { service: plan.name.to_string(), adapter: plan.adapter });
         };
@@ -75,8 +79,8 @@ impl ServiceShare {
             let opened = adapter.open_outbound(&*plan.spec, endpoint);
             opened.map_err(|source| ApplyError::Service { name: plan.name.to_string(), source })?;
         }
-        Ok(())
     }
+    Ok(())
 }
 
 impl Generation {

@@ -30,4 +30,4 @@ pub use config::{
 };
 pub use error::{ApplyError, LoadError};
 pub use host::SystemHost;
-pub use wiring::{Gateway, PlanInForce, Running, read_folder};
+pub use wiring::{Gateway, PlanInForce, Running, read_folder, read_settings};

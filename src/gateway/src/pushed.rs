@@ -1,20 +1,27 @@
 //! Routes that are pushed to all instances of a cluster: this instance prepares what is proposed, and serves what is in force.
 
+mod kept;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
 use crossdock_coordination::View;
 use crossdock_embedded::Engine;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::actors::{PrepareRoutes, Pushed, Routes, SwitchRoutes};
+pub(crate) use self::kept::Kept;
+use crate::actors::{DiscardPrepared, PrepareRoutes, Pushed, Routes, SwitchRoutes};
 use crate::config::PushedFiles;
+use crate::error::LoadError;
 
 /// How long a start waits for the cluster to say which routes are in force.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time until something is sent again that failed.
+/// Time until an answer is sent again that failed.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+/// Time until a switch that failed is tried again; it doubles.
+const SWITCH_RETRY_MIN: Duration = Duration::from_secs(1);
+const SWITCH_RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// The files of a generation.
 pub(crate) fn files_of(view: &View, generation: &crossdock_coordination::Generation) -> Option<PushedFiles> {
@@ -26,62 +33,100 @@ fn pushed(view: &View, generation: &crossdock_coordination::Generation) -> Optio
     Some(Pushed { number: generation.number, files: Arc::new(files_of(view, generation)?) })
 }
 
-/// The generation in force when an instance starts; `None` if none was pushed. Without a majority, it is the last one that this
-/// instance knows.
-pub(crate) async fn at_start(engine: &Engine) -> Option<Pushed> {
-    let view = engine.read_within(START_TIMEOUT).await.unwrap_or_else(|problem| {
-        tracing::warn!(%problem, "cluster not reachable: the routes are the last ones that this instance knows");
-        engine.view()
-    });
-    view.generations.current().and_then(|current| pushed(&view, current))
+fn current(view: &View) -> Option<Pushed> {
+    pushed(view, view.generations.current()?)
+}
+
+/// The generation in force when an instance starts; `None` if none was pushed. Without a majority, it is the last one that was in
+/// force on this instance.
+///
+/// # Errors
+/// [`LoadError::Read`] if there is no majority, and the copy of the last one cannot be read.
+pub(crate) async fn at_start(engine: &Engine, kept: &Kept) -> Result<Option<Pushed>, LoadError> {
+    match engine.read_within(START_TIMEOUT).await {
+        Ok(view) => {
+            let in_force = current(&view);
+            if let Some(pushed) = &in_force {
+                keep(kept, pushed).await;
+            }
+            Ok(in_force)
+        }
+        Err(problem) => {
+            // The state that was restored may be older than the copy, or the copy could not be written.
+            let last = kept.read()?.into_iter().chain(current(&engine.view())).max_by_key(|pushed| pushed.number);
+            let generation = last.as_ref().map(|pushed| pushed.number);
+            tracing::warn!(%problem, generation, "cluster not reachable: the routes are the last ones of this instance");
+            Ok(last)
+        }
+    }
+}
+
+async fn keep(kept: &Kept, pushed: &Pushed) {
+    if let Err(problem) = kept.write(pushed).await {
+        let generation = pushed.number;
+        tracing::error!(%problem, generation, "routes cannot be kept: a start without a majority would use older ones");
+    }
 }
 
 /// Follows the generations of the cluster for as long as the instance runs.
-pub(crate) async fn follow(engine: Engine, routes: Addr<Routes>, at_start: Option<u64>) {
+pub(crate) async fn follow(engine: Engine, routes: Addr<Routes>, at_start: Option<u64>, kept: Kept) {
     let mut changes = engine.serve_routes();
-    let (mut seen, mut answered) = (at_start, None);
+    let (mut served, mut answered) = (at_start, None);
+    let mut prepared: Option<(u64, String)> = None;
+    let (mut switch_at, mut delay) = (Instant::now(), SWITCH_RETRY_MIN);
     loop {
         changes.borrow_and_update();
         let view = engine.view();
-        if let Some(current) = view.generations.current().filter(|current| Some(current.number) != seen)
-            && let Some(pushed) = pushed(&view, current)
-        {
+        let to_switch = current(&view).filter(|pushed| Some(pushed.number) != served);
+        let waits = to_switch.is_some();
+        if let Some(pushed) = to_switch.filter(|_| switch_at <= Instant::now()) {
+            let number = pushed.number;
+            keep(&kept, &pushed).await;
             // An error is logged, and shown in `/readyz`.
-            let _ = routes.send(SwitchRoutes(pushed)).await;
-            seen = Some(current.number);
-            continue;
+            if let Ok(Ok(_)) = routes.send(SwitchRoutes(pushed)).await {
+                (served, delay) = (Some(number), SWITCH_RETRY_MIN);
+                continue;
+            }
+            switch_at = Instant::now() + delay;
+            delay = (delay * 2).min(SWITCH_RETRY_MAX);
         }
-        if let (Some(proposal), Some(session)) = (view.generations.proposal(), engine.session()) {
-            let answer = (session, proposal.generation.number);
-            if proposal.missing.contains(&session) && answered != Some(answer) {
-                if prepare(&engine, &routes, &view, &proposal.generation).await {
-                    answered = Some(answer);
+        let proposal = view.generations.proposal();
+        if let Some((number, _)) = prepared
+            && proposal.is_none_or(|proposal| proposal.generation.number != number)
+        {
+            prepared = None;
+            let _ = routes.send(DiscardPrepared).await;
+        }
+        if let (Some(proposal), Some(session)) = (proposal, engine.session()) {
+            let number = proposal.generation.number;
+            if proposal.missing.contains(&session) && answered != Some((session, number)) {
+                let (_, problem) = match &mut prepared {
+                    Some(prepared) => prepared,
+                    none => none.insert((number, prepare(&routes, &view, &proposal.generation).await)),
+                };
+                if engine.prepared(number, problem).await.is_ok() {
+                    answered = Some((session, number));
                 } else {
                     sleep(RETRY_INTERVAL).await;
                 }
                 continue;
             }
         }
-        if changes.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = sleep_until(switch_at), if waits => {}
         }
     }
 }
 
-/// Prepares a generation, and says what came of it. Whether the cluster has heard that.
-async fn prepare(
-    engine: &Engine,
-    routes: &Addr<Routes>,
-    view: &View,
-    generation: &crossdock_coordination::Generation,
-) -> bool {
-    let problem = match pushed(view, generation) {
+/// Prepares a generation. Returns why it cannot be; nothing if it is.
+async fn prepare(routes: &Addr<Routes>, view: &View, generation: &crossdock_coordination::Generation) -> String {
+    match pushed(view, generation) {
         None => "its files are missing".to_owned(),
         Some(pushed) => match routes.send(PrepareRoutes(pushed)).await {
             Ok(Ok(())) => String::new(),
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         },
-    };
-    engine.prepared(generation.number, &problem).await.is_ok()
+    }
 }

@@ -21,9 +21,9 @@ use crate::admin::{Admin, AdminState};
 use crate::config::{ClusterConfig, Config, PushedFiles, load_config_with};
 use crate::data::{Opener, deliver};
 use crate::error::{ApplyError, LoadError};
-use crate::generation::{CurrentGeneration, Generation};
+use crate::generation::{CurrentGeneration, Generation, try_open};
 use crate::process::{ProcessState, Queues};
-use crate::pushed;
+use crate::pushed::{self, Kept};
 use crate::stats::{Stats, WINDOW_STEP};
 
 /// Starts gateways.
@@ -110,6 +110,14 @@ pub fn read_folder(folder: &Path, adapters: &[Arc<dyn Adapter>]) -> Result<Confi
     read_folder_as(folder, adapters, None, |diagnostics| diagnostics.render(false))
 }
 
+/// Reads only `crossdock.yaml` of a folder: the plan has no routes.
+///
+/// # Errors
+/// As [`read_folder`].
+pub fn read_settings(folder: &Path, adapters: &[Arc<dyn Adapter>]) -> Result<Config, LoadError> {
+    read_folder_as(folder, adapters, Some(&PushedFiles::new()), |diagnostics| diagnostics.render(false))
+}
+
 /// Like [`read_folder`], with routes that were pushed, and another format of the diagnostics.
 fn read_folder_as(
     folder: &Path,
@@ -143,10 +151,30 @@ impl Gateway {
     /// # Errors
     /// [`ApplyError`] if a listener or service cannot be opened.
     pub async fn start(&self, config: Config, folder: PathBuf) -> Result<Running, ApplyError> {
-        let adapters = Arc::clone(&self.adapters);
+        self.start_from(config, None, Self::folder_source(&self.adapters, folder)).await
+    }
+
+    /// Like [`Gateway::start`], for a member of a cluster that cannot use the routes in its folder, and needs them only if none were
+    /// pushed to the cluster.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`], and `problem` if none were pushed.
+    pub async fn start_without_routes(
+        &self,
+        settings: Config,
+        problem: LoadError,
+        folder: PathBuf,
+    ) -> Result<Running, ApplyError> {
+        self.start_from(settings, Some(problem), Self::folder_source(&self.adapters, folder)).await
+    }
+
+    fn folder_source(
+        adapters: &Arc<[Arc<dyn Adapter>]>,
+        folder: PathBuf,
+    ) -> impl Fn(Option<&PushedFiles>) -> Result<Config, LoadError> + Send + Sync + use<> {
+        let adapters = Arc::clone(adapters);
         // Errors of reloads are logged without source lines, which may contain secrets.
-        self.start_from(config, move |pushed| read_folder_as(&folder, &adapters, pushed, Diagnostics::render_short))
-            .await
+        move |pushed| read_folder_as(&folder, &adapters, pushed, Diagnostics::render_short)
     }
 
     /// Like [`Gateway::start`], with settings from any source, which is read immediately.
@@ -158,25 +186,30 @@ impl Gateway {
         source: impl Fn() -> Result<Config, LoadError> + Send + Sync + 'static,
     ) -> Result<Running, ApplyError> {
         let config = source()?;
-        self.start_from(config, move |_| source()).await
+        self.start_from(config, None, move |_| source()).await
     }
 
     async fn start_from(
         &self,
         config: Config,
+        lacks_routes: Option<LoadError>,
         source: impl Fn(Option<&PushedFiles>) -> Result<Config, LoadError> + Send + Sync + 'static,
     ) -> Result<Running, ApplyError> {
         let cluster = config.cluster.as_ref().map(Member::start).transpose()?;
-        let pushed = match &cluster {
-            Some(member) => pushed::at_start(&member.engine).await,
-            None => None,
+        let kept = config.cluster.as_ref().map(|cluster| Kept::new(&cluster.settings.data));
+        let pushed = match (&cluster, &kept) {
+            (Some(member), Some(kept)) => pushed::at_start(&member.engine, kept).await?,
+            _ => None,
         };
         let config = match &pushed {
             Some(pushed) => {
                 tracing::info!(pushed = pushed.number, "routes are those of the cluster");
+                if lacks_routes.is_some() {
+                    tracing::warn!("the routes in the folder of the settings are invalid: they are not used");
+                }
                 source(Some(&pushed.files))?
             }
-            None => config,
+            None => lacks_routes.map_or(Ok(config), Err)?,
         };
         let stats = Stats::new(Instant::now());
         let process = Arc::new(ProcessState::new(cluster.as_ref().map(|member| member.engine.clone())));
@@ -184,11 +217,9 @@ impl Gateway {
             let queues: Arc<dyn Enqueue> = Arc::new(Queues(member.engine.clone()));
             self.adapters.iter().for_each(|adapter| adapter.connect_queues(Arc::clone(&queues)));
         }
+        try_open(&config.plan.services, &self.adapters)?;
         let mut first = Generation::new(1, config.plan, config.listeners.clone(), config.limits, &stats, &process);
         first.files = config.files;
-        for service in &first.services {
-            service.try_open(&self.adapters)?;
-        }
         let current = Arc::new(CurrentGeneration::new(first));
         let opener = Opener {
             current: Arc::clone(&current),
@@ -209,6 +240,7 @@ impl Gateway {
             process: Arc::clone(&process),
             guardian: guardian.clone(),
             last_error: Arc::clone(&last_error),
+            served: pushed.as_ref().map(|pushed| pushed.number),
             pushed: pushed.clone(),
             prepared: None,
         };
@@ -233,10 +265,10 @@ impl Gateway {
             }
         };
         let routes = routes.start();
-        if let Some(member) = &cluster {
+        if let (Some(member), Some(kept)) = (&cluster, kept) {
             actix_rt::spawn(compete_for_entries(Arc::clone(&current), Arc::clone(&process)));
             let at_start = pushed.map(|pushed| pushed.number);
-            actix_rt::spawn(pushed::follow(member.engine.clone(), routes.clone(), at_start));
+            actix_rt::spawn(pushed::follow(member.engine.clone(), routes.clone(), at_start, kept));
         }
         actix_rt::spawn(async move {
             let mut ticks = tokio::time::interval(WINDOW_STEP);

@@ -24,8 +24,8 @@ pub(super) enum GenerationsCommand {
     /// Put the routes and contracts of a folder into force on all instances of a cluster.
     ///
     /// The folder is checked like by `crossdock check`, and the differences to the routes in force are shown. Each instance prepares them; if one cannot,
-    /// nothing changes, and its problem is shown. Otherwise, all of them switch with the same transaction of the cluster. From then on, the routes in the folders of
-    /// instances are not used any more. crossdock.yaml is not pushed: each instance has its own.
+    /// nothing changes, and its problem is shown. Otherwise, one transaction of the cluster puts it into force, and each instance switches when it learns of that. From then on, the
+    /// routes in the folders of instances are not used any more. crossdock.yaml is not pushed: each instance has its own.
     Push {
         /// The folder that contains crossdock.yaml and routes/.
         folder: PathBuf,
@@ -75,6 +75,9 @@ fn push(folder: &Path, comment: &str, dry_run: bool, gateway: Gateway) -> Outcom
     })?;
     let files = files_to_push(folder, &config).map_err(|problem| Failure::Error(problem.to_string()))?;
     let files: Files = files.into_iter().map(|(path, content)| (path, content.to_vec())).collect();
+    if files.is_empty() {
+        return Err(Failure::Error(format!("`{}` has no route files", folder.display())));
+    }
     let (address, token) = admin_of(gateway.admin, &gateway.config)?;
     let (base, in_force) = files_of(&address, token.as_deref(), None)?;
     let changed = print_diff(&in_force, &files);
@@ -104,9 +107,6 @@ fn rollback(number: Option<u64>, comment: &str, gateway: Gateway) -> Outcome {
         None => before(&address, token.as_deref(), base)?,
     };
     let (_, files) = files_of(&address, token.as_deref(), Some(number))?;
-    if files.is_empty() {
-        return Err(Failure::Error(format!("generation {number} is not kept; see `crossdock routes history`")));
-    }
     print_diff(&in_force, &files);
     let body = json!({ "rollback": number, "base": base, "author": author(), "comment": comment });
     propose(&address, token.as_deref(), &body)
@@ -171,7 +171,7 @@ fn propose(address: &str, token: Option<&str>, body: &Value) -> Outcome {
     let response = response.map_err(Failure::Error)?;
     let answer: Value = serde_json::from_str(&response.body).unwrap_or_default();
     if response.status == 200 {
-        println!("generation {} is in force on all instances", text(&answer["generation"]));
+        println!("generation {} is in force", text(&answer["generation"]));
         return Ok(());
     }
     eprintln!("{}", answer["error"].as_str().unwrap_or(&response.body));

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crossdock_gateway::adapters;
-use crossdock_gateway::read_folder;
+use crossdock_gateway::read_settings;
 use crossdock_http::client::{Lines, Request, Response, send};
 
 /// How long a large response may take to begin.
@@ -19,7 +19,8 @@ pub(super) fn admin_of(named: Option<String>, folder: &Path) -> Result<(String, 
     if let Some(address) = named {
         return Ok((address, std::env::var("CROSSDOCK_ADMIN_TOKEN").ok()));
     }
-    let config = read_folder(folder, &adapters()).map_err(|error| Failure::Error(error.to_string()))?;
+    // The routes may be invalid.
+    let config = read_settings(folder, &adapters()).map_err(|error| Failure::Error(error.to_string()))?;
     let no_admin = || Failure::Error("the settings have no `admin:`; pass the address with `--admin HOST:PORT`".into());
     let (address, token) = config.admin.ok_or_else(no_admin)?;
     Ok((address.to_string(), token.map(|token| token.reveal().to_owned())))

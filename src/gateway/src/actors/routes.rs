@@ -10,7 +10,7 @@ use crossdock_ports::Adapter;
 use super::guardian::{Apply, Guardian};
 use crate::config::{Config, ListenerConfig, PushedFiles};
 use crate::error::{ApplyError, LoadError};
-use crate::generation::{CurrentGeneration, Generation};
+use crate::generation::{CurrentGeneration, Generation, try_open};
 use crate::process::ProcessState;
 use crate::stats::Stats;
 
@@ -36,10 +36,12 @@ pub(crate) struct Routes {
     pub(crate) process: Arc<ProcessState>,
     pub(crate) guardian: Addr<Guardian>,
     pub(crate) last_error: LastError,
-    /// The generation in force, if it was pushed.
+    /// The generation of the cluster, which a reload takes. If a switch to it failed, it is not served yet.
     pub(crate) pushed: Option<Pushed>,
-    /// A generation that is ready to be put into force.
-    pub(crate) prepared: Option<(Pushed, Generation)>,
+    /// The number in the cluster of the generation that is served.
+    pub(crate) served: Option<u64>,
+    /// The number of a generation of the cluster that can be put into force, with its settings.
+    pub(crate) prepared: Option<(u64, Config)>,
 }
 
 /// Reads the settings again and publishes a new generation; on an error, the current one stays in force.
@@ -52,17 +54,20 @@ pub(crate) struct ReloadRoutes;
 #[rtype(result = "Result<(), ApplyError>")]
 pub(crate) struct PrepareRoutes(pub(crate) Pushed);
 
-/// Puts a generation into force that was pushed; usually one that is prepared. On an error, the current one stays in force.
+/// Forgets the generation that is prepared: the cluster has rejected it.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+pub(crate) struct DiscardPrepared;
+
+/// Puts a generation into force that was pushed; usually one that is prepared. On an error, the current one stays in force, and a
+/// reload tries this one again.
 #[derive(actix::Message)]
 #[rtype(result = "Result<u64, ApplyError>")]
 pub(crate) struct SwitchRoutes(pub(crate) Pushed);
 
 impl Routes {
-    /// Loads and prepares a generation that was pushed.
-    fn load_pushed(
-        &self,
-        pushed: Pushed,
-    ) -> impl ActorFuture<Self, Output = Result<(Pushed, Generation), ApplyError>> + use<> {
+    /// Loads and checks a generation that was pushed.
+    fn load_pushed(&self, pushed: &Pushed) -> impl ActorFuture<Self, Output = Result<Config, ApplyError>> + use<> {
         let (source, files) = (Arc::clone(&self.source), Arc::clone(&pushed.files));
         let loading = tokio::task::spawn_blocking(move || source(Some(&files)));
         loading.into_actor(self).map(move |loaded, routes: &mut Self, _| {
@@ -72,24 +77,18 @@ impl Routes {
             if !config.listeners.iter().map(identity).eq(current.listeners.iter().map(identity)) {
                 return Err(ApplyError::ListenersChanged);
             }
-            Ok((pushed, routes.prepare(config)?))
+            routes.check(config)
         })
     }
 
-    /// Creates the next generation: every step that can fail, before anything changes.
-    fn prepare(&self, config: Config) -> Result<Generation, ApplyError> {
+    /// Every step that can fail. It changes nothing: what is checked may never be in force.
+    fn check(&self, config: Config) -> Result<Config, ApplyError> {
         // Locks would be refused message by message.
         if config.cluster.is_some() != self.process.coordination.is_some() {
             return Err(ApplyError::ClusterChanged);
         }
-        let number = self.current.load().number + 1;
-        let mut generation =
-            Generation::new(number, config.plan, config.listeners, config.limits, &self.stats, &self.process);
-        generation.files = config.files;
-        for service in &generation.services {
-            service.try_open(&self.adapters)?;
-        }
-        Ok(generation)
+        try_open(&config.plan.services, &self.adapters)?;
+        Ok(config)
     }
 
     fn reject(&self, error: ApplyError) -> ApplyError {
@@ -102,10 +101,20 @@ impl Routes {
         error
     }
 
-    fn publish(&self, generation: Generation) -> u64 {
-        let number = generation.number;
-        tracing::info!(generation = number, routes = generation.plan.routes.len(), "routes are in force");
+    /// Puts the next generation into force: that of the cluster with this number, if there is one.
+    fn publish(&mut self, config: Config, served: Option<u64>) -> u64 {
+        let number = self.current.load().number + 1;
+        let mut generation =
+            Generation::new(number, config.plan, config.listeners, config.limits, &self.stats, &self.process);
+        generation.files = config.files;
+        tracing::info!(
+            generation = number,
+            pushed = served,
+            routes = generation.plan.routes.len(),
+            "routes are in force"
+        );
         self.current.publish(generation);
+        self.served = served;
         self.stats.reloads.fetch_add(1, Ordering::Relaxed);
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
         number
@@ -121,25 +130,28 @@ impl Handler<ReloadRoutes> for Routes {
     type Result = AtomicResponse<Self, Result<u64, ApplyError>>;
 
     fn handle(&mut self, _: ReloadRoutes, _: &mut Context<Self>) -> Self::Result {
+        // It may differ with the settings that are read now.
+        self.prepared = None;
         let source = Arc::clone(&self.source);
-        let pushed = self.pushed.as_ref().map(|pushed| Arc::clone(&pushed.files));
+        let pushed = self.pushed.clone();
+        let number = pushed.as_ref().map(|pushed| pushed.number);
         // Contracts take long to compile; the control thread also serves health checks and the admin API.
-        let loading = tokio::task::spawn_blocking(move || source(pushed.as_deref()));
+        let loading = tokio::task::spawn_blocking(move || source(pushed.as_ref().map(|pushed| &*pushed.files)));
         let reloading = loading.into_actor(self).then(|loaded, routes, _| {
             let loaded = loaded.map_err(|error| ApplyError::Panicked(error.to_string())).and_then(|loaded| Ok(loaded?));
-            let prepared = loaded.and_then(|config| routes.prepare(config));
+            let checked = loaded.and_then(|config| routes.check(config));
             let guardian = routes.guardian.clone();
             let applying = async move {
-                let generation = prepared?;
-                match guardian.send(Apply(generation.listeners.clone())).await {
-                    Ok(applied) => applied.map(|_| generation),
+                let config = checked?;
+                match guardian.send(Apply(config.listeners.clone())).await {
+                    Ok(applied) => applied.map(|_| config),
                     Err(_) => Err(ApplyError::Stopping),
                 }
             };
             applying.into_actor(routes)
         });
-        AtomicResponse::new(Box::pin(reloading.map(|applied, routes, _| match applied {
-            Ok(generation) => Ok(routes.publish(generation)),
+        AtomicResponse::new(Box::pin(reloading.map(move |applied, routes, _| match applied {
+            Ok(config) => Ok(routes.publish(config, number)),
             Err(error) => Err(routes.reject(error)),
         })))
     }
@@ -151,10 +163,10 @@ impl Handler<PrepareRoutes> for Routes {
     fn handle(&mut self, PrepareRoutes(pushed): PrepareRoutes, _: &mut Context<Self>) -> Self::Result {
         self.prepared = None;
         let number = pushed.number;
-        AtomicResponse::new(Box::pin(self.load_pushed(pushed).map(move |loaded, routes, _| match loaded {
-            Ok(prepared) => {
+        AtomicResponse::new(Box::pin(self.load_pushed(&pushed).map(move |loaded, routes, _| match loaded {
+            Ok(config) => {
                 tracing::info!(pushed = number, "generation of the routes is prepared");
-                routes.prepared = Some(prepared);
+                routes.prepared = Some((number, config));
                 Ok(())
             }
             Err(error) => {
@@ -165,24 +177,32 @@ impl Handler<PrepareRoutes> for Routes {
     }
 }
 
+impl Handler<DiscardPrepared> for Routes {
+    type Result = ();
+
+    fn handle(&mut self, _: DiscardPrepared, _: &mut Context<Self>) {
+        self.prepared = None;
+    }
+}
+
 impl Handler<SwitchRoutes> for Routes {
     type Result = AtomicResponse<Self, Result<u64, ApplyError>>;
 
     fn handle(&mut self, SwitchRoutes(pushed): SwitchRoutes, _: &mut Context<Self>) -> Self::Result {
-        let prepared = self.prepared.take_if(|(prepared, _)| prepared.number == pushed.number);
+        let number = pushed.number;
+        let prepared = self.prepared.take().filter(|(prepared, _)| *prepared == number);
         let ready: Pin<Box<dyn ActorFuture<Self, Output = _>>> = match prepared {
-            Some(prepared) => Box::pin(actix::fut::ready(Ok(prepared))),
-            // This instance was not connected when it was prepared.
-            None => Box::pin(self.load_pushed(pushed)),
-        };
-        AtomicResponse::new(Box::pin(ready.map(|ready, routes, _| match ready {
-            Ok((pushed, generation)) => {
-                tracing::info!(pushed = pushed.number, "routes are those of the cluster");
-                routes.pushed = Some(pushed);
-                // A reload may have come between.
-                let number = routes.current.load().number + 1;
-                Ok(routes.publish(Generation { number, ..generation }))
+            // A reload has put it into force.
+            _ if self.served == Some(number) => {
+                return AtomicResponse::new(Box::pin(actix::fut::ready(Ok(self.current.load().number))));
             }
+            Some((_, config)) => Box::pin(actix::fut::ready(Ok(config))),
+            // This instance was not connected when it was prepared, or its settings were read again.
+            None => Box::pin(self.load_pushed(&pushed)),
+        };
+        self.pushed = Some(pushed);
+        AtomicResponse::new(Box::pin(ready.map(move |ready, routes, _| match ready {
+            Ok(config) => Ok(routes.publish(config, Some(number))),
             Err(error) => Err(routes.reject(error)),
         })))
     }

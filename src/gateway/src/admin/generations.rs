@@ -61,12 +61,16 @@ pub(super) async fn generations_json(engine: &Engine) -> Result<Value, (u16, Str
 pub(super) async fn files_json(engine: &Engine, query: &BTreeMap<String, String>) -> Result<Value, (u16, String)> {
     let view = read(engine).await?;
     let generation = match query.get("generation") {
-        None => view.generations.current(),
-        Some(number) => number.parse().ok().and_then(|number| view.generations.get(number)),
-    };
-    let Some(generation) = generation else {
-        // None was pushed yet.
-        return Ok(json!({ "number": 0, "files": {} }));
+        None => match view.generations.current() {
+            Some(current) => current,
+            // None was pushed yet.
+            None => return Ok(json!({ "number": 0, "files": {} })),
+        },
+        Some(number) => {
+            let number = number.parse().map_err(|_| (400, "`generation` must be a number".to_owned()))?;
+            let is_gone = || (404, format!("generation {number} is not kept; see `crossdock routes history`"));
+            view.generations.get(number).ok_or_else(is_gone)?
+        }
     };
     let files = files_of(&view, generation).unwrap_or_default();
     let files: BTreeMap<_, _> = files.into_iter().map(|(path, content)| (path, STANDARD.encode(content))).collect();
@@ -124,7 +128,9 @@ pub(super) async fn push(engine: &Engine, push: Push) -> Result<Value, (u16, Val
     let proposed = engine.propose_routes(base, &files, &author, &comment).await;
     let number = proposed.map_err(|problem| match problem {
         CommandError::Refused(Refusal::Invalid) => {
-            failed(400, "a generation has 1 to 2000 files with relative paths, and at most 3 MiB".to_owned())
+            let limits = "a generation has 1 to 2000 files, which have at most 3 MiB together, and relative paths without `..`, `\\` and \
+                          `:`; its comment has at most 1024 bytes, and its author at most 255";
+            failed(400, limits.to_owned())
         }
         CommandError::Refused(_) => failed(409, problem.to_string()),
         _ => failed(503, problem.to_string()),
