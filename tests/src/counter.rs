@@ -1,10 +1,11 @@
 //! A counter behind HTTP, as an old service has one: it is read and written back by whoever counts.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
+
+use crate::http_service::{Received, serve};
 
 /// `GET` returns `{"value": n}`, and `PUT` of the same sets it. It runs until the test process exits.
 pub struct Counter {
@@ -43,16 +44,9 @@ impl Counter {
     /// If there is no free port.
     #[must_use]
     pub fn start(checks_tokens: bool) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared { checks_tokens, ..Shared::default() });
         let serving = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let shared = Arc::clone(&serving);
-                std::thread::spawn(move || serve(&stream, &shared));
-            }
-        });
+        let address = serve(move |received| respond(&serving, received));
         Self { address, shared }
     }
 
@@ -107,48 +101,14 @@ impl Counter {
     }
 }
 
-fn serve(stream: &TcpStream, shared: &Shared) {
-    let mut reader = BufReader::new(stream);
-    loop {
-        let (mut len, mut token, mut is_write) = (0, 0, false);
-        let mut line = String::new();
-        loop {
-            line.clear();
-            if !matches!(reader.read_line(&mut line), Ok(1..)) {
-                return;
-            }
-            is_write |= line.starts_with("PUT ");
-            let lower = line.to_ascii_lowercase();
-            if let Some(value) = lower.strip_prefix("content-length:") {
-                len = value.trim().parse().expect("a length");
-            }
-            if let Some(value) = lower.strip_prefix("crossdock-fence:") {
-                token = value.trim().parse().expect("a token");
-            }
-            if line == "\r\n" {
-                break;
-            }
-        }
-        let mut body = vec![0; len];
-        if reader.read_exact(&mut body).is_err() {
-            return;
-        }
-        let written = is_write.then(|| {
-            let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-            body["value"].as_u64().expect("a value")
-        });
-        if is_write {
-            std::thread::park_timeout(Duration::from_millis(shared.write_millis.load(Ordering::Relaxed)));
-        }
-        let (status, value) = execute(shared, written, token);
-        let body = format!("{{\"value\":{value}}}");
-        let head =
-            format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
-        let mut out = stream;
-        if out.write_all((head + &body).as_bytes()).is_err() {
-            return;
-        }
+fn respond(shared: &Shared, received: &Received) -> (u16, String) {
+    let is_write = received.method == "PUT";
+    let written = is_write.then(|| received.json()["value"].as_u64().expect("a value"));
+    if is_write {
+        std::thread::park_timeout(Duration::from_millis(shared.write_millis.load(Ordering::Relaxed)));
     }
+    let (status, value) = execute(shared, written, received.token);
+    (status, format!("{{\"value\":{value}}}"))
 }
 
 fn execute(shared: &Shared, written: Option<u64>, token: u64) -> (u16, u64) {

@@ -1,10 +1,11 @@
 //! A ledger behind HTTP: a service to which the order of entries of an account matters.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::http_service::{Received, serve};
 
 /// What becomes of a request, by account, number, and how often it was sent before: its status, and how long it takes.
 type Behaviour = dyn Fn(&str, u64, usize) -> (u16, Duration) + Send + Sync;
@@ -39,16 +40,9 @@ impl Ledger {
     /// If there is no free port.
     #[must_use]
     pub fn start(behaviour: impl Fn(&str, u64, usize) -> (u16, Duration) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("an address");
         let shared = Arc::<Mutex<State>>::default();
-        let (serving, behaviour) = (Arc::clone(&shared), Arc::new(behaviour) as Arc<Behaviour>);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (shared, behaviour) = (Arc::clone(&serving), Arc::clone(&behaviour));
-                std::thread::spawn(move || serve(&stream, &shared, &*behaviour));
-            }
-        });
+        let serving = Arc::clone(&shared);
+        let address = serve(move |received| book(received, &serving, &behaviour));
         Self { address, shared }
     }
 
@@ -72,44 +66,8 @@ impl Ledger {
     }
 }
 
-fn serve(stream: &TcpStream, shared: &Mutex<State>, behaviour: &Behaviour) {
-    let mut reader = BufReader::new(stream);
-    loop {
-        let (mut len, mut token) = (0, 0);
-        let mut line = String::new();
-        loop {
-            line.clear();
-            if !matches!(reader.read_line(&mut line), Ok(1..)) {
-                return;
-            }
-            let lower = line.to_ascii_lowercase();
-            if let Some(value) = lower.strip_prefix("content-length:") {
-                len = value.trim().parse().expect("a length");
-            }
-            if let Some(value) = lower.strip_prefix("crossdock-fence:") {
-                token = value.trim().parse().expect("a token");
-            }
-            if line == "\r\n" {
-                break;
-            }
-        }
-        let mut body = vec![0; len];
-        if reader.read_exact(&mut body).is_err() {
-            return;
-        }
-        let (status, body) = book(&body, token, shared, behaviour);
-        let head =
-            format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
-        let mut out = stream;
-        // In one write, so that delayed acknowledgements add no latency.
-        if out.write_all((head + &body).as_bytes()).is_err() {
-            return;
-        }
-    }
-}
-
-fn book(body: &[u8], token: u64, shared: &Mutex<State>, behaviour: &Behaviour) -> (u16, String) {
-    let body: serde_json::Value = serde_json::from_slice(body).expect("JSON");
+fn book(received: &Received, shared: &Mutex<State>, behaviour: &Behaviour) -> (u16, String) {
+    let (body, token) = (received.json(), received.token);
     let key = body["key"].as_str().expect("a key").to_owned();
     let number = body["n"].as_u64().expect("a number");
     let mut state = shared.lock().expect("no panic");

@@ -11,6 +11,7 @@ pub mod frames;
 pub mod fuzz;
 mod gateway;
 pub mod history;
+mod http_service;
 mod kafka;
 mod ledger;
 pub mod linearizable;

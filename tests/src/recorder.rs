@@ -1,10 +1,11 @@
 //! An HTTP service that records the requests it processed and fails as the test specifies.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::http_service::{Received, serve};
 
 /// Maps a request's number and body to a status and a delay.
 type Behaviour = dyn Fn(usize, &str) -> (u16, Duration) + Send + Sync;
@@ -31,16 +32,9 @@ impl Recorder {
     /// If there is no free port.
     #[must_use]
     pub fn start(behaviour: impl Fn(usize, &str) -> (u16, Duration) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("an address");
         let state = Arc::new(State::default());
-        let (shared, behaviour) = (Arc::clone(&state), Arc::new(behaviour) as Arc<Behaviour>);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (state, behaviour) = (Arc::clone(&shared), Arc::clone(&behaviour));
-                std::thread::spawn(move || serve(&stream, &state, &*behaviour));
-            }
-        });
+        let serving = Arc::clone(&state);
+        let address = serve(move |received| respond(received, &serving, &behaviour));
         Self { address, state }
     }
 
@@ -66,43 +60,16 @@ impl Recorder {
     }
 }
 
-fn serve(stream: &TcpStream, state: &State, behaviour: &Behaviour) {
-    let mut reader = BufReader::new(stream);
-    loop {
-        let mut len = 0;
-        let mut line = String::new();
-        loop {
-            line.clear();
-            if !matches!(reader.read_line(&mut line), Ok(1..)) {
-                return;
-            }
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                len = value.trim().parse().expect("a length");
-            }
-            if line == "\r\n" {
-                break;
-            }
-        }
-        let mut body = vec![0; len];
-        if reader.read_exact(&mut body).is_err() {
-            return;
-        }
-        let body = String::from_utf8(body).expect("text");
-        let number = state.requests.fetch_add(1, Ordering::SeqCst);
-        let now = state.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
-        state.in_flight_max.fetch_max(now, Ordering::SeqCst);
-        let (status, after) = behaviour(number, &body);
-        std::thread::park_timeout(after);
-        if status < 300 {
-            state.processed.lock().expect("no panic").push(body.clone());
-        }
-        state.in_flight.fetch_sub(1, Ordering::SeqCst);
-        let head =
-            format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
-        let mut out = stream;
-        // In one write, so that delayed acknowledgements add no latency.
-        if out.write_all((head + &body).as_bytes()).is_err() {
-            return;
-        }
+fn respond(received: &Received, state: &State, behaviour: &Behaviour) -> (u16, String) {
+    let body = String::from_utf8(received.body.clone()).expect("text");
+    let number = state.requests.fetch_add(1, Ordering::SeqCst);
+    let now = state.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+    state.in_flight_max.fetch_max(now, Ordering::SeqCst);
+    let (status, after) = behaviour(number, &body);
+    std::thread::park_timeout(after);
+    if status < 300 {
+        state.processed.lock().expect("no panic").push(body.clone());
     }
+    state.in_flight.fetch_sub(1, Ordering::SeqCst);
+    (status, body)
 }
