@@ -8,8 +8,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Timeout for connecting, request and response.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// Timeout for connecting, request and response: longer than the gateway takes for any request, so that its answer is known.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Timeout for each part of the body of a download.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum length of a response body in bytes.
 const BODY_LEN_MAX: usize = 64 << 20;
 
@@ -75,7 +77,9 @@ pub async fn download(
         if head.status != http::StatusCode::OK {
             return response(head, body).await;
         }
-        while let Some(frame) = tokio::time::timeout(TIMEOUT, body.frame()).await.map_err(|_| "the response stalls")? {
+        while let Some(frame) =
+            tokio::time::timeout(STALL_TIMEOUT, body.frame()).await.map_err(|_| "the response stalls")?
+        {
             if let Ok(part) = frame?.into_data() {
                 // A command line does nothing else meanwhile.
                 std::io::Write::write_all(to, &part)?;

@@ -74,7 +74,6 @@ impl Admin {
                 .route("/api/v1/locks/hold", web::post().to(hold_lock))
                 .service(
                     web::resource("/api/v1/routes/generations")
-                        .app_data(web::PayloadConfig::new(PUSH_BODY_MAX))
                         .route(web::get().to(generations))
                         .route(web::post().to(push_routes)),
                 )
@@ -311,10 +310,16 @@ async fn route_files(request: HttpRequest, state: web::Data<AdminState>, query: 
     }
 }
 
-async fn push_routes(request: HttpRequest, state: web::Data<AdminState>, body: web::Bytes) -> HttpResponse {
+async fn push_routes(request: HttpRequest, state: web::Data<AdminState>, body: web::Payload) -> HttpResponse {
+    // Before the body is read, which may be large.
     let engine = match coordination_for_change(&request, &state) {
         Ok(engine) => engine,
         Err(refusal) => return refusal,
+    };
+    let body = match body.to_bytes_limited(PUSH_BODY_MAX).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) => return error.error_response(),
+        Err(_) => return cluster_problem(413, "the files of a generation have at most 3 MiB"),
     };
     let Some(push) = self::generations::Push::parse(&body) else {
         let problem = "send `{\"files\": {\"routes/a.yaml\": BASE64}}` or `{\"rollback\": 2}`, with `base`, `author` and `comment` if needed";
