@@ -8,7 +8,7 @@ use prost::{Enumeration, Message, Oneof};
 #[derive(Clone, PartialEq, Message)]
 pub struct Answer {
     /// What came of the command.
-    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub outcome: Option<Outcome>,
 }
 
@@ -48,6 +48,20 @@ pub enum Outcome {
     /// The number of the generation.
     #[prost(uint64, tag = "11")]
     Proposed(u64),
+    /// The units that were taken of a budget.
+    #[prost(message, tag = "12")]
+    Spent(Spent),
+}
+
+/// See [`Outcome::Spent`].
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Spent {
+    /// How many; 0 if there was none.
+    #[prost(uint64, tag = "1")]
+    pub units: u64,
+    /// If there was none: the time until there is one, unless another instance takes it, in milliseconds.
+    #[prost(uint64, tag = "2")]
+    pub wait_ms: u64,
 }
 
 /// See [`Outcome::Enqueued`].
@@ -167,7 +181,7 @@ impl fmt::Display for Refusal {
             Self::NotHeld => "the request does not hold its locks",
             Self::NotAvailable => "the lock is not available",
             Self::Fenced => "the lock that guards the command is not held with this token any more",
-            Self::TooMany => "the cluster has too many sessions, requests, locks, sequences or queues",
+            Self::TooMany => "the cluster has too many sessions, requests, locks, sequences, queues or budgets",
             Self::OtherEpoch => "the command was decided by the leader of another epoch",
             Self::Deadlock => "the request would wait for its own owner",
             Self::Full => "the queue is full",

@@ -9,7 +9,7 @@ pub struct Command {
     #[prost(message, repeated, tag = "1")]
     pub guards: Vec<Guard>,
     /// What to do.
-    #[prost(oneof = "Operation", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21")]
+    #[prost(oneof = "Operation", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22")]
     pub operation: Option<Operation>,
 }
 
@@ -87,6 +87,9 @@ pub enum Operation {
     /// A generation is prepared, or cannot be.
     #[prost(message, tag = "21")]
     Prepared(Prepared),
+    /// Take units of a budget.
+    #[prost(message, tag = "22")]
+    Spend(Spend),
 }
 
 /// Lets what is due expire. Only the leader proposes it.
@@ -490,4 +493,24 @@ pub struct Prepared {
     /// Why it cannot; empty if it has.
     #[prost(string, tag = "3")]
     pub problem: String,
+}
+
+/// Takes units of a budget: as many as there are, up to a number. A budget that was not used before is full.
+#[derive(Clone, PartialEq, Message)]
+pub struct Spend {
+    /// The name of the budget.
+    #[prost(string, tag = "1")]
+    pub budget: String,
+    /// Units that are added in `per_ms`. With another rate than before, the budget lacks as many units as before.
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+    /// See `count`, in milliseconds.
+    #[prost(uint64, tag = "3")]
+    pub per_ms: u64,
+    /// The units of a full budget.
+    #[prost(uint64, tag = "4")]
+    pub burst: u64,
+    /// The maximum number of units to take.
+    #[prost(uint64, tag = "5")]
+    pub up_to: u64,
 }

@@ -20,6 +20,8 @@ pub(crate) enum Timer {
     Queue(std::sync::Arc<str>),
     /// The time to prepare a generation of the routes is over.
     Proposal,
+    /// A budget is full.
+    Budget(std::sync::Arc<str>),
 }
 
 /// The timers, and what is to be told.

@@ -5,6 +5,7 @@ use crossdock_zab::Zxid;
 use prost::Message as _;
 
 use crate::answer::{Answer, Outcome, Refusal};
+use crate::budgets::Budgets;
 use crate::clock::Clock;
 use crate::command::{Command, Operation, Tick};
 use crate::context::{Context, Effects, Timer};
@@ -32,6 +33,8 @@ pub struct View {
     pub sequences: Sequences,
     /// The queues.
     pub queues: Queues,
+    /// The rate budgets.
+    pub budgets: Budgets,
     /// The generations of the routes.
     pub generations: Generations,
     /// By the clock, a time before which nothing expires; `None` if nothing does. It is an estimate, and differs between
@@ -155,6 +158,7 @@ fn execute(state: &mut View, operation: Operation, context: &mut Context<'_>) ->
         Operation::Revoke(command) => state.locks.revoke(&command, context),
         Operation::Break(command) => state.locks.break_lock(&command, time, context),
         Operation::TakeNumbers(command) => state.sequences.take(&command, context),
+        Operation::Spend(command) => state.budgets.spend(&command, context),
         Operation::Enqueue(command) => {
             in_session(state, command.session, |state| state.queues.enqueue(command, time, context))
         }
@@ -247,6 +251,7 @@ fn tick(state: &mut View, tick: &Tick, context: &mut Context<'_>) -> Outcome {
                 state.locks.end(id, &EndReason::HoldExpired, &mut freed.locks, context);
             }
             Some(Timer::Proposal) => state.generations.time_out(context),
+            Some(Timer::Budget(name)) => state.budgets.expire(&name, context),
             Some(Timer::Queue(name)) => expired += state.queues.expire(&name, EXPIRED_MAX - expired, context),
             Some(Timer::Reopen(name)) => {
                 state.locks.reopen(&name, context);

@@ -58,6 +58,10 @@ pub enum InjectedBug {
     SwitchEarly,
     /// That an instance cannot prepare a generation is forgotten when its session ends.
     ForgetProblem,
+    /// A budget is refilled faster than its rate says.
+    RefillTwice,
+    /// A budget is forgotten before it is full.
+    ForgetBudget,
     /// A generation replaces another one than the one that it is based on.
     StaleBase,
 }
@@ -65,7 +69,7 @@ pub enum InjectedBug {
 #[cfg(feature = "injected-bugs")]
 impl InjectedBug {
     /// All bugs.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::GrantToTwo,
         Self::TokenOfRequest,
         Self::TickOfOldLeader,
@@ -93,6 +97,8 @@ impl InjectedBug {
         Self::NoRetry,
         Self::SwitchEarly,
         Self::ForgetProblem,
+        Self::RefillTwice,
+        Self::ForgetBudget,
         Self::StaleBase,
     ];
 }

@@ -1,4 +1,5 @@
-//! The replicated state of coordination: sessions, fenced locks, sequences, ordered queues and generations of the routes.
+//! The replicated state of coordination: sessions, fenced locks, sequences, ordered queues, rate budgets and generations of the
+//! routes.
 //!
 //! ```text
 //!   Command, zxid, time ─▶ Coordination::apply ─▶ Answer, events
@@ -8,6 +9,7 @@
 //!                             ├ Locks      requests, holders and waiters
 //!                             ├ Sequences  rising numbers
 //!                             ├ Queues     messages in lanes, their consumers, dead letters
+//!                             ├ Budgets    rates that all instances share
 //!                             └ Generations  one version of the route files
 //! ```
 //!
@@ -19,11 +21,12 @@
 //! | --- | --- |
 //! | [`command`], [`answer`], [`event`] | the input, the answer to its proposer, and the events for subscribers on each instance |
 //! | [`Coordination`], [`View`] | the state that changes, and the immutable states that readers see |
-//! | [`Locks`], [`Sessions`], [`Sequences`], [`Queues`], [`Generations`], [`Clock`] | its parts |
+//! | [`Locks`], [`Sessions`], [`Sequences`], [`Queues`], [`Budgets`], [`Generations`], [`Clock`] | its parts |
 //! | [`saved`] | the state in snapshots |
 //! | [`limits`] | the limits of everything |
 
 pub mod answer;
+mod budgets;
 mod clock;
 pub mod command;
 mod context;
@@ -41,6 +44,7 @@ mod sessions;
 mod wheel;
 
 pub use answer::{Answer, Outcome, Refusal};
+pub use budgets::{Budget, Budgets, Rate};
 pub use clock::Clock;
 pub use command::{Command, Operation};
 pub use coordination::{Coordination, View};

@@ -8,7 +8,7 @@ pub const SESSIONS_MAX: usize = 10_000;
 /// Time to live of a session, in milliseconds.
 pub const TTL_MS: RangeInclusive<u64> = 100..=86_400_000;
 
-/// Maximum length of the name of a lock or sequence, of a session's label, of an owner and of a reason, in bytes.
+/// Maximum length of the name of a lock, sequence or budget, of a session's label, of an owner and of a reason, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 /// Maximum length of the metadata of a request, in bytes.
 pub const METADATA_BYTES_MAX: usize = 1024;
@@ -49,6 +49,13 @@ pub const SHARING_WAITERS_MAX: usize = 1_000;
 pub const SEQUENCES_MAX: usize = 100_000;
 /// Maximum count of numbers that are taken from a sequence at once.
 pub const NUMBERS_MAX: u64 = 1_000_000;
+
+/// Maximum number of budgets that are not full.
+pub const BUDGETS_MAX: usize = 100_000;
+/// Maximum count and burst of a budget's rate.
+pub const RATE_MAX: u64 = 1_000_000_000;
+/// Maximum time of a budget's rate, in milliseconds.
+pub const RATE_PER_MS_MAX: u64 = 86_400_000;
 
 /// Maximum number of files of a generation of the routes, and their length in bytes with their paths. A command contains all of them.
 pub const FILES_MAX: usize = 2_000;

@@ -11,6 +11,7 @@ use prost::{Message, Oneof};
 pub use self::generations::{SavedFile, SavedGeneration, SavedProblem, SavedProposal};
 use self::generations::{generations_of, read_generation, read_proposal};
 use crate::answer::Enqueued;
+use crate::budgets::{Budget, Rate};
 use crate::clock::Clock;
 use crate::command;
 use crate::context::Context;
@@ -29,7 +30,7 @@ pub struct Invalid(&'static str);
 #[derive(Clone, PartialEq, Message)]
 pub struct Saved {
     /// Which one.
-    #[prost(oneof = "Part", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
+    #[prost(oneof = "Part", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
     pub part: Option<Part>,
 }
 
@@ -87,6 +88,26 @@ pub enum Part {
     /// An instance that serves routes.
     #[prost(uint64, tag = "17")]
     ServesRoutes(u64),
+    /// A budget.
+    #[prost(message, tag = "18")]
+    Budget(SavedBudget),
+}
+
+/// A budget that is not full.
+#[derive(Clone, PartialEq, Message)]
+pub struct SavedBudget {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(uint64, tag = "2")]
+    count: u64,
+    #[prost(uint64, tag = "3")]
+    per_ms: u64,
+    #[prost(uint64, tag = "4")]
+    burst: u64,
+    #[prost(uint64, tag = "5")]
+    lacks: u64,
+    #[prost(uint64, tag = "6")]
+    at: u64,
 }
 
 /// The clock.
@@ -285,7 +306,8 @@ pub(crate) fn save(view: &View) -> impl Iterator<Item = Saved> {
     let uses = view.queues.uses().map(|((session, queue), of)| Part::Use(use_of(*session, queue, of)));
     let queues = view.queues.iter().flat_map(|(name, queue)| queue_of(name, queue));
     let parts = clock.chain(sessions).chain(requests).chain(closed).chain(sequences).chain(broken);
-    let parts = parts.chain(position).chain(uses).chain(queues).chain(generations_of(&view.generations));
+    let budgets = view.budgets.iter().map(|(name, budget)| Part::Budget(budget_of(name, budget)));
+    let parts = parts.chain(position).chain(uses).chain(queues).chain(budgets).chain(generations_of(&view.generations));
     parts.map(|part| Saved { part: Some(part) })
 }
 
@@ -296,6 +318,11 @@ fn clock_of(clock: &Clock) -> SavedClock {
 
 fn number_of(name: &str, number: u64) -> SavedNumber {
     SavedNumber { name: name.to_owned(), number }
+}
+
+fn budget_of(name: &str, budget: &Budget) -> SavedBudget {
+    let Budget { rate: Rate { count, per_ms, burst }, lacks, at } = *budget;
+    SavedBudget { name: name.to_owned(), count, per_ms, burst, lacks, at }
 }
 
 fn request_of(id: RequestId, request: &Request) -> SavedRequest {
@@ -452,6 +479,13 @@ pub(crate) fn restore(saved: Saved, state: &mut View, context: &mut Context<'_>)
             state.generations.put_proposal(read_proposal(saved)?, is_rejected, context);
         }
         Part::ServesRoutes(session) => state.generations.put_instance(SessionId(session)),
+        Part::Budget(SavedBudget { name, count, per_ms, burst, lacks, at }) => {
+            let rate = Rate { count, per_ms, burst };
+            if !rate.is_valid() || lacks > burst * per_ms {
+                return Err(Invalid("a budget out of its limits"));
+            }
+            state.budgets.put(name.into(), Budget { rate, lacks, at }, context);
+        }
     }
     Ok(())
 }

@@ -6,8 +6,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossdock_cluster::{Proposal, Replica, RequestError};
-use crossdock_coordination::command::{Break, Revoke};
-use crossdock_coordination::{Answer, Command, Operation, Outcome, Refusal};
+use crossdock_coordination::answer::Spent;
+use crossdock_coordination::command::{Break, Revoke, Spend};
+use crossdock_coordination::{Answer, Command, Operation, Outcome, Rate, Refusal};
 use prost::Message as _;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -167,6 +168,20 @@ impl Engine {
     /// See [`CommandError`]; it can always be called again.
     pub async fn next_numbers(&self, sequence: &str, count: u64) -> Result<u64, CommandError> {
         crate::sequences::next(&self.0, sequence, count).await
+    }
+
+    /// Takes units of a budget that all instances share: as many as there are, up to a number. Those of a call that fails may be
+    /// taken.
+    ///
+    /// # Errors
+    /// See [`CommandError`]; it can always be called again.
+    pub async fn spend(&self, budget: &str, rate: Rate, up_to: u64) -> Result<Spent, CommandError> {
+        let Rate { count, per_ms, burst } = rate;
+        let spend = Spend { budget: budget.to_owned(), count, per_ms, burst, up_to };
+        match self.0.execute_by(Operation::Spend(spend), Instant::now() + COMMAND_TIMEOUT).await? {
+            Outcome::Spent(spent) => Ok(spent),
+            _ => Err(CommandError::Unreadable),
+        }
     }
 
     /// The number of requests of this instance that hold or wait.

@@ -4,6 +4,7 @@
 //! repeated, reordered and lost, answers as well; leaders change, pause, and have wall clocks of their own; instances apply the
 //! log late, restart from snapshots, and lose notices; clients pause for longer than their sessions live. Each seed is one run.
 
+mod budget_checks;
 mod checks;
 mod client;
 mod generation_checks;
@@ -60,6 +61,8 @@ pub struct Report {
     pub generations: u64,
     /// See [`Self::generations`].
     pub generations_rejected: u64,
+    /// Units of budgets that were taken.
+    pub spent: u64,
 }
 
 impl Report {
@@ -85,6 +88,7 @@ impl Report {
         self.slots += other.slots;
         self.generations += other.generations;
         self.generations_rejected += other.generations_rejected;
+        self.spent += other.spent;
     }
 }
 

@@ -5,7 +5,7 @@ mod queues;
 
 use std::time::Duration;
 
-use crossdock_coordination::{Claim, Mode};
+use crossdock_coordination::{Claim, Mode, Rate};
 use crossdock_embedded::{AcquireError, Held, LockRequest, Loss, Wait};
 use tokio::time::timeout;
 
@@ -236,5 +236,36 @@ async fn the_longest_waits_are_limited() {
     let cluster = Cluster::start(1).await;
     let engine = cluster.engine(0);
     assert!(in_time(engine.acquire(&exclusive("a", Wait::For(Duration::MAX)))).await.is_ok());
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn instances_share_a_budget() {
+    const RATE: Rate = Rate { count: 200, per_ms: 1_000, burst: 50 };
+    let cluster = Cluster::start(3).await;
+    let begun = std::time::Instant::now();
+    let spending: Vec<_> = (0..3)
+        .map(|at| {
+            let engine = cluster.engine(at);
+            tokio::spawn(async move {
+                let mut units = 0;
+                while begun.elapsed() < Duration::from_secs(2) {
+                    let spent = in_time(engine.spend("mails", RATE, 10)).await.expect("a majority");
+                    units += spent.units;
+                    tokio::time::sleep(Duration::from_millis(spent.wait_ms)).await;
+                }
+                units
+            })
+        })
+        .collect();
+    let mut spent = Vec::new();
+    for task in spending {
+        spent.push(task.await.expect("a task"));
+    }
+    let (total, millis) = (spent.iter().sum::<u64>(), u64::try_from(begun.elapsed().as_millis()).expect("short"));
+    // The clock of the cluster may have been behind when it began, by the time between two ticks.
+    let expected = RATE.burst + millis * RATE.count / 1_000;
+    assert!((expected / 2..=expected + RATE.count / 10).contains(&total), "{spent:?} in {millis} ms");
+    assert!(spent.iter().all(|units| *units > 0), "{spent:?}");
     cluster.stop().await;
 }

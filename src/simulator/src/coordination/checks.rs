@@ -8,6 +8,7 @@ use crossdock_coordination::{
 };
 
 use super::Report;
+use super::budget_checks::BudgetChecks;
 use super::generation_checks::GenerationChecks;
 use super::queue_checks::QueueChecks;
 
@@ -33,6 +34,7 @@ pub(super) struct Checks {
     epoch: u32,
     pub(super) queues: QueueChecks,
     generations: GenerationChecks,
+    budgets: BudgetChecks,
 }
 
 /// A command and its effects.
@@ -95,6 +97,7 @@ impl Checks {
         check_locks(applied.after)?;
         self.queues.check(applied, report)?;
         self.generations.check(applied, report)?;
+        self.budgets.check(applied, report)?;
         for id in applied.after.locks.requests().map(|(id, _)| id) {
             if self.ended.contains(&id) {
                 return Err(format!("request {id} has ended, and is back"));

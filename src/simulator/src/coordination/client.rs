@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crossdock_coordination::command::{
-    Acquire, Claim, CloseSession, Command, Downgrade, Guard, KeepAlive, OpenSession, Release, TakeNumbers,
+    Acquire, Claim, CloseSession, Command, Downgrade, Guard, KeepAlive, OpenSession, Release, Spend, TakeNumbers,
 };
 use crossdock_coordination::{Event, Mode, Operation, Outcome, RequestId, SessionId, Token, View};
 use crossdock_zab::Zxid;
@@ -110,6 +110,14 @@ impl Client {
                 let sequence = format!("of {}", guards[0].lock);
                 let take = TakeNumbers { sequence, count: random.random_range(1..4) };
                 Some((Command { guards, operation: Some(Operation::TakeNumbers(take)) }, Sent::Other))
+            }
+            9 => {
+                // One is exhausted most of the time, the other is full now and then.
+                let (name, count, per_ms, burst) =
+                    [("mails", 7, 1_300, 11), ("calls", 30, 1_000, 20)][random.random_range(0..2)];
+                let up_to = random.random_range(1..8);
+                let spend = Spend { budget: name.to_owned(), count, per_ms, burst, up_to };
+                Some((of(Operation::Spend(spend)), Sent::Other))
             }
             _ => None,
         }
