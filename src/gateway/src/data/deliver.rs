@@ -15,14 +15,13 @@ use crossdock_embedded::{Delivery, Engine, SettleError};
 use crossdock_message::{Body, BodyType, ByteString, Code, ConfirmedSends, Fault, Headers, Message};
 use crossdock_offload::encode_and_take_body;
 use crossdock_ports::{AdapterError, EntrySpec, Exchange as _, Outcome, QueueSource, WriteFormat};
-use crossdock_routing::{ClusterOrder, OrderPolicy};
+use crossdock_routing::{ClusterOrder, OrderPolicy, RoutePlan};
 use crossdock_stored::{restore, store_outcome};
 use futures_util::FutureExt as _;
 use tokio::task::{JoinHandle, JoinSet, spawn_local};
 use tokio_util::sync::CancellationToken;
 
 use super::ingress::{DataArbiter, Opener, RouteExchange};
-use crate::generation::Generation;
 use crate::process::Fence;
 
 /// A message whose route this instance does not have, as after a reload, is delivered again after this time.
@@ -54,27 +53,19 @@ struct Source {
     concurrency: usize,
 }
 
-/// The queues of all routes.
-fn sources_of(generation: &Generation) -> Vec<Source> {
-    let mut sources = Vec::new();
-    for route in &generation.plan.routes {
-        if let Some(order) = route.policies.order.as_ref().and_then(|order| order.cluster) {
-            let ClusterOrder { attempts, backoff, backoff_max, concurrency, .. } = order;
-            let (queue, route) = (OrderPolicy::queue(&route.name), route.name.clone());
-            let retry = RetryPolicy { attempts, backoff, backoff_max };
-            sources.push(Source { queue, route, entry: None, retry, concurrency });
-        }
-        for (at, entry) in route.entries.iter().enumerate() {
-            let Some(QueueSource { queue, attempts, backoff, backoff_max, concurrency }) = entry.queue().cloned()
-            else {
-                continue;
-            };
-            let retry = RetryPolicy { attempts, backoff, backoff_max };
-            let route = route.name.clone();
-            sources.push(Source { queue, route, entry: Some(at), retry, concurrency });
-        }
-    }
-    sources
+/// The queues of a route.
+fn sources_of(route: &RoutePlan) -> impl Iterator<Item = Source> {
+    let ordered = route.policies.order.as_ref().and_then(|order| order.cluster).map(|order| {
+        let ClusterOrder { attempts, backoff, backoff_max, concurrency, .. } = order;
+        let retry = RetryPolicy { attempts, backoff, backoff_max };
+        Source { queue: OrderPolicy::queue(&route.name), route: route.name.clone(), entry: None, retry, concurrency }
+    });
+    let entries = route.entries.iter().enumerate().filter_map(|(at, entry)| {
+        let QueueSource { queue, attempts, backoff, backoff_max, concurrency } = entry.queue().cloned()?;
+        let retry = RetryPolicy { attempts, backoff, backoff_max };
+        Some(Source { queue, route: route.name.clone(), entry: Some(at), retry, concurrency })
+    });
+    ordered.into_iter().chain(entries)
 }
 
 /// Delivers the messages of a queue.
@@ -98,7 +89,8 @@ impl Deliverer {
         let mut ending = JoinSet::new();
         loop {
             published.borrow_and_update();
-            let sources = sources_of(&opener.current.load());
+            let sources: Vec<_> =
+                opener.current.load().plan.routes.iter().flat_map(|route| sources_of(route)).collect();
             let is_outdated = |_: &String, of: &mut Running| !sources.contains(&of.source);
             for (_, old) in running.extract_if(is_outdated) {
                 // A new one may overlap with it: they share the consumer of this instance.
@@ -167,10 +159,10 @@ impl Deliverer {
     async fn attempt(&self, source: &Source, delivery: &Delivery) -> Option<Attempt> {
         let generation = self.arbiter.generation();
         let index = generation.plan.routes.iter().position(|plan| plan.name == source.route)?;
-        if !sources_of(&generation).contains(source) {
+        let plan = &generation.plan.routes[index];
+        if sources_of(plan).all(|of| of != *source) {
             return None;
         }
-        let plan = &generation.plan.routes[index];
         let unreadable = |cause: String| {
             // A code that is not retried: another attempt would fail as well.
             let fault = Fault::new(Code::FailedPrecondition, "UNREADABLE", "the message in the queue cannot be read");
