@@ -1,5 +1,6 @@
 //! Routes that are pushed to all instances of a cluster: this instance prepares what is proposed, and serves what is in force.
 
+mod json;
 mod kept;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use crossdock_coordination::View;
 use crossdock_embedded::Engine;
 use tokio::time::{Instant, sleep, sleep_until};
 
+pub(crate) use self::json::{files_from_json, files_to_json};
 pub(crate) use self::kept::Kept;
 use crate::actors::{DiscardPrepared, PrepareRoutes, Pushed, Routes, SwitchRoutes};
 use crate::config::PushedFiles;

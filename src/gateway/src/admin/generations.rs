@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use crossdock_coordination::{Generation, Hash, Proposal, Refusal, View};
 use crossdock_embedded::{CommandError, Engine};
 use serde_json::{Value, json};
@@ -13,7 +11,7 @@ use tokio::time::timeout;
 
 use super::locks::read;
 use crate::config::PushedFiles;
-use crate::pushed::files_of;
+use crate::pushed::{files_from_json, files_of, files_to_json};
 
 /// How long a push may take, with some margin over the time that instances have to prepare it.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(25);
@@ -73,8 +71,7 @@ pub(super) async fn files_json(engine: &Engine, query: &BTreeMap<String, String>
         }
     };
     let files = files_of(&view, generation).unwrap_or_default();
-    let files: BTreeMap<_, _> = files.into_iter().map(|(path, content)| (path, STANDARD.encode(content))).collect();
-    Ok(json!({ "number": generation.number, "files": files }))
+    Ok(json!({ "number": generation.number, "files": files_to_json(&files) }))
 }
 
 /// A generation to propose.
@@ -97,10 +94,8 @@ impl Push {
             return None;
         }
         let text = |key: &str| object.get(key).map_or(Some(""), Value::as_str).map(str::to_owned);
-        let file =
-            |(path, content): (&String, &Value)| Some((path.clone(), STANDARD.decode(content.as_str()?).ok()?.into()));
         let files = match (object.get("files"), object.get("rollback")) {
-            (Some(Value::Object(files)), None) => Ok(files.iter().map(file).collect::<Option<_>>()?),
+            (Some(files), None) => Ok(files_from_json(files)?),
             (None, Some(number)) => Err(number.as_u64()?),
             _ => return None,
         };

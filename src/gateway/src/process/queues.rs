@@ -26,7 +26,7 @@ fn checked(digest: u64, placed: Placed) -> Result<Placed, Fault> {
 }
 
 impl Queues {
-    /// Adds a message, and tells what becomes of it; a duplicate is not told.
+    /// Adds a message and watches for its result; that of a duplicate is not reported.
     pub(crate) async fn enqueue_watched(&self, queue: &str, message: QueueMessage) -> Result<Watch, Fault> {
         let digest = message.digest;
         let added = self.0.enqueue_watched(queue, new_message(message)).await;

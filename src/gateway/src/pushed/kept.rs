@@ -2,16 +2,14 @@
 //!
 //! The history in the log does not say what is in force without a majority: its last transactions may not be decided.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use super::json::{files_from_json, files_to_json};
 use crate::actors::Pushed;
 use crate::error::LoadError;
 
@@ -34,10 +32,7 @@ impl Kept {
     pub(crate) async fn write(&self, pushed: &Pushed) -> io::Result<()> {
         let (path, pushed) = (self.0.clone(), pushed.clone());
         tokio::task::spawn_blocking(move || {
-            let files = pushed.files.iter().map(|(path, content)| (path.clone(), STANDARD.encode(content)));
-            // By path, in base64.
-            let files: BTreeMap<_, _> = files.collect();
-            let content = json!({ "generation": pushed.number, "files": files });
+            let content = json!({ "generation": pushed.number, "files": files_to_json(&pushed.files) });
             let new = path.with_extension("new");
             let mut file = File::create(&new)?;
             file.write_all(&serde_json::to_vec(&content)?)?;
@@ -67,11 +62,8 @@ impl Kept {
 
 fn parse(bytes: &[u8]) -> io::Result<Pushed> {
     let content: Value = serde_json::from_slice(bytes)?;
-    let file =
-        |(path, content): (&String, &Value)| Some((path.clone(), STANDARD.decode(content.as_str()?).ok()?.into()));
-    let files = |content: &Value| content.get("files")?.as_object()?.iter().map(file).collect::<Option<_>>();
     let number = content.get("generation").and_then(Value::as_u64);
-    let (Some(number), Some(files)) = (number, files(&content)) else {
+    let (Some(number), Some(files)) = (number, content.get("files").and_then(files_from_json)) else {
         return Err(io::Error::new(ErrorKind::InvalidData, "it is damaged"));
     };
     Ok(Pushed { number, files: Arc::new(files) })
@@ -79,6 +71,8 @@ fn parse(bytes: &[u8]) -> io::Result<Pushed> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[tokio::test]

@@ -150,7 +150,7 @@ fn read(result: Bytes, reply_type: Option<Arc<dyn BodyType>>) -> Outcome {
     })
 }
 
-/// The message is in the queue, and its caller does not learn what becomes of it.
+/// The message is in the queue, and its caller does not get its result.
 fn pending(why: &str) -> Fault {
     let message = ByteString::from(format!("the message was accepted and will be processed; {why}"));
     Fault::new(Code::DeadlineExceeded, "ORDER_PENDING", message)
