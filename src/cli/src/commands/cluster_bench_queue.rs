@@ -18,6 +18,8 @@ const QUEUE: &str = "bench";
 /// Deliveries of an instance that are settled at the same time.
 const CONCURRENCY: usize = 4_096;
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long what is left of a measurement may take.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 
 struct Instance {
     node: Node,
@@ -94,17 +96,19 @@ async fn run(
     let latencies = std::mem::take(&mut *measured.latencies.lock().map_err(|_| "a consumer panicked")?);
     producers.shutdown().await;
     // What is left is delivered before the next measurement.
-    while instances[0]
-        .engine
-        .read()
-        .await
-        .map_err(|error| error.to_string())?
-        .queues
-        .get(QUEUE)
-        .is_some_and(|of| !of.is_empty())
-    {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let engine = &instances[0].engine;
+    let drained = async {
+        loop {
+            let view = engine.read().await.map_err(|error| error.to_string())?;
+            let is_left = view.queues.get(QUEUE).is_some_and(|of| !of.is_empty());
+            if !is_left {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let in_time = timeout(DRAIN_TIMEOUT, drained).await;
+    in_time.unwrap_or_else(|_| Err("messages are left that are not delivered in time".to_owned()))?;
     consumers.shutdown().await;
     if latencies.is_empty() {
         Err("no message was delivered".to_owned())

@@ -164,7 +164,7 @@ fn print_diff(old: &Files, new: &Files) -> usize {
     changed
 }
 
-/// Proposes a generation, and prints what came of it.
+/// Proposes a generation and prints the result.
 fn propose(address: &str, token: Option<&str>, body: &Value) -> Outcome {
     let body = body.to_string();
     let response = on_local_runtime(async move { exchange(address, token, "POST", GENERATIONS, &body).await })?;
