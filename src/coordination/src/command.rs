@@ -287,7 +287,7 @@ pub struct NewMessage {
     /// The length of that window, in milliseconds.
     #[prost(uint64, tag = "5")]
     pub window_ms: u64,
-    /// The session is told what becomes of the message.
+    /// The session is notified of the result of the message.
     #[prost(bool, tag = "6")]
     pub is_watched: bool,
     /// A digest of what the id stands for. It is repeated for duplicates, so that their producer can tell another message of the
@@ -378,7 +378,7 @@ pub struct Settlement {
     pub fate: Option<Fate>,
 }
 
-/// What becomes of a message.
+/// The result of a delivery.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum Fate {
     /// It was processed, with this result for a session that watches it.

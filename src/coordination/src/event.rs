@@ -70,7 +70,7 @@ pub struct Finished {
     pub queue: Arc<str>,
     /// The session that watches the message.
     pub session: SessionId,
-    /// The position that the session was told when it was enqueued.
+    /// The position that was returned when it was enqueued.
     pub enqueued_as: u64,
     /// The result.
     pub result: Bytes,

@@ -125,7 +125,7 @@ impl Engine {
         producer::enqueue(&self.0, queue, message, false).await.map(|(placed, _)| placed)
     }
 
-    /// Like [`Engine::enqueue`], and tells what becomes of the message.
+    /// Like [`Engine::enqueue`], and watches for the result of the message.
     ///
     /// # Errors
     /// See [`EnqueueError`].

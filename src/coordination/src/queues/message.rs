@@ -63,7 +63,7 @@ pub struct Message {
     pub failures: u32,
     /// It is delivered again when this is due, by the state's clock.
     pub not_before: Option<u64>,
-    /// The session that is told what becomes of it.
+    /// The session that is notified of its result.
     pub watcher: Option<SessionId>,
 }
 

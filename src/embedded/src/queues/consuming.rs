@@ -262,7 +262,7 @@ impl Consuming {
         }
     }
 
-    /// Settles a message that was delivered. `done` is told what came of it.
+    /// Settles a message that was delivered. `done` receives the outcome.
     pub(super) fn settle(
         self: &Arc<Self>,
         shared: &Arc<Shared>,
@@ -425,7 +425,7 @@ impl State {
         self.slots.clear();
         self.known.clear();
         self.ripe.clear();
-        // Their deliveries are told that they are lost.
+        // Dropping the senders tells their deliveries that the slot was lost.
         self.due.clear();
     }
 }

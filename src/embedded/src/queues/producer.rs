@@ -35,7 +35,7 @@ pub struct NewMessage {
     pub delay: Duration,
     /// An id of up to 512 bytes, and how long it is remembered: a message with the same id is a duplicate meanwhile.
     pub id: Option<(String, Duration)>,
-    /// A digest of what the id stands for, which duplicates are told.
+    /// A digest of what the id stands for, which is returned for duplicates.
     pub digest: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What becomes of the messages that this instance has added and watches.
+//! Results of the messages that this instance has added and watches.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

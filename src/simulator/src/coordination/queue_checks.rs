@@ -10,7 +10,7 @@ use super::Report;
 use super::checks::Applied;
 use super::worker::Begun;
 
-/// A message, known by the position that its producer was told.
+/// A message, identified by the position that its producer received.
 #[derive(Debug, Clone)]
 struct Known {
     key: String,
