@@ -9,7 +9,10 @@ pub struct Command {
     #[prost(message, repeated, tag = "1")]
     pub guards: Vec<Guard>,
     /// What to do.
-    #[prost(oneof = "Operation", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22")]
+    #[prost(
+        oneof = "Operation",
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
+    )]
     pub operation: Option<Operation>,
 }
 
@@ -90,6 +93,9 @@ pub enum Operation {
     /// Take units of a budget.
     #[prost(message, tag = "22")]
     Spend(Spend),
+    /// Store the result of a message, and release the lock of its key.
+    #[prost(message, tag = "23")]
+    Remember(Remember),
 }
 
 /// Lets what is due expire. Only the leader proposes it.
@@ -513,4 +519,33 @@ pub struct Spend {
     /// The maximum number of units to take.
     #[prost(uint64, tag = "5")]
     pub up_to: u64,
+}
+
+/// Stores the result of a message that was processed, and releases what the request holds. Without effect unless it holds its locks.
+#[derive(Clone, PartialEq, Message)]
+pub struct Remember {
+    /// The session.
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// The number of the request that holds the lock of the key. If the command is repeated, it has no further effect.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    /// The group of the key.
+    #[prost(string, tag = "3")]
+    pub group: String,
+    /// The key.
+    #[prost(string, tag = "4")]
+    pub key: String,
+    /// A digest of the message, which is returned with the result.
+    #[prost(fixed64, tag = "5")]
+    pub digest: u64,
+    /// How long it is remembered, in milliseconds.
+    #[prost(uint64, tag = "6")]
+    pub window_ms: u64,
+    /// The number of keys of the group that are remembered.
+    #[prost(uint64, tag = "7")]
+    pub keys_max: u64,
+    /// The result.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub result: bytes::Bytes,
 }

@@ -22,6 +22,8 @@ pub(crate) enum Timer {
     Proposal,
     /// A budget is full.
     Budget(std::sync::Arc<str>),
+    /// A result of a group is forgotten.
+    Results(std::sync::Arc<str>),
 }
 
 /// The timers, and what is to be told.

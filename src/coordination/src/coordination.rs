@@ -7,7 +7,7 @@ use prost::Message as _;
 use crate::answer::{Answer, Outcome, Refusal};
 use crate::budgets::Budgets;
 use crate::clock::Clock;
-use crate::command::{Command, Operation, Tick};
+use crate::command::{Command, Operation, Remember, Tick};
 use crate::context::{Context, Effects, Timer};
 use crate::event::{EndReason, Event};
 use crate::generations::Generations;
@@ -16,6 +16,7 @@ use crate::injected_bug::InjectedBug;
 use crate::limits::{EXPIRED_MAX, SESSIONS_MAX};
 use crate::locks::{Locks, Touched};
 use crate::queues::{Queues, Unbalanced};
+use crate::results::Results;
 use crate::saved::{self, Saved};
 use crate::sequences::Sequences;
 use crate::sessions::Sessions;
@@ -35,6 +36,8 @@ pub struct View {
     pub queues: Queues,
     /// The rate budgets.
     pub budgets: Budgets,
+    /// The results of processed messages.
+    pub results: Results,
     /// The generations of the routes.
     pub generations: Generations,
     /// By the clock, a time before which nothing expires; `None` if nothing does. It is an estimate, and differs between
@@ -159,6 +162,7 @@ fn execute(state: &mut View, operation: Operation, context: &mut Context<'_>) ->
         Operation::Break(command) => state.locks.break_lock(&command, time, context),
         Operation::TakeNumbers(command) => state.sequences.take(&command, context),
         Operation::Spend(command) => state.budgets.spend(&command, context),
+        Operation::Remember(command) => in_session(state, command.session, |state| remember(state, command, context)),
         Operation::Enqueue(command) => {
             in_session(state, command.session, |state| state.queues.enqueue(command, time, context))
         }
@@ -189,6 +193,19 @@ fn in_session(state: &mut View, session: u64, execute: impl FnOnce(&mut View) ->
         return Refusal::NoSession.into();
     }
     execute(state)
+}
+
+/// Stores a result under the lock of its key, which is released.
+fn remember(state: &mut View, command: Remember, context: &mut Context<'_>) -> Outcome {
+    let id = RequestId { session: SessionId(command.session), number: command.number };
+    if !state.locks.is_held_by(id, context) {
+        let is_repeated = state.results.is_stored_by(&command, id);
+        return if is_repeated { Outcome::DONE } else { Refusal::NotHeld.into() };
+    }
+    match state.results.store(command, id, context) {
+        Ok(()) => state.locks.release(id, context),
+        Err(refusal) => refusal.into(),
+    }
 }
 
 /// Closes a session, if it exists.
@@ -252,6 +269,7 @@ fn tick(state: &mut View, tick: &Tick, context: &mut Context<'_>) -> Outcome {
             }
             Some(Timer::Proposal) => state.generations.time_out(context),
             Some(Timer::Budget(name)) => state.budgets.expire(&name, context),
+            Some(Timer::Results(name)) => expired += state.results.expire(&name, EXPIRED_MAX - expired, context),
             Some(Timer::Queue(name)) => expired += state.queues.expire(&name, EXPIRED_MAX - expired, context),
             Some(Timer::Reopen(name)) => {
                 state.locks.reopen(&name, context);

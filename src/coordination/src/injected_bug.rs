@@ -64,12 +64,16 @@ pub enum InjectedBug {
     ForgetBudget,
     /// A generation replaces another one than the one that it is based on.
     StaleBase,
+    /// A result is stored although the lock of its key was lost.
+    StaleResult,
+    /// A result is forgotten before its window is over.
+    ForgetResult,
 }
 
 #[cfg(feature = "injected-bugs")]
 impl InjectedBug {
     /// All bugs.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::GrantToTwo,
         Self::TokenOfRequest,
         Self::TickOfOldLeader,
@@ -100,5 +104,7 @@ impl InjectedBug {
         Self::RefillTwice,
         Self::ForgetBudget,
         Self::StaleBase,
+        Self::StaleResult,
+        Self::ForgetResult,
     ];
 }

@@ -1,5 +1,5 @@
-//! The replicated state of coordination: sessions, fenced locks, sequences, ordered queues, rate budgets and generations of the
-//! routes.
+//! The replicated state of coordination: sessions, fenced locks, sequences, ordered queues, rate budgets, results of processed
+//! messages and generations of the routes.
 //!
 //! ```text
 //!   Command, zxid, time ─▶ Coordination::apply ─▶ Answer, events
@@ -10,6 +10,7 @@
 //!                             ├ Sequences  rising numbers
 //!                             ├ Queues     messages in lanes, their consumers, dead letters
 //!                             ├ Budgets    rates that all instances share
+//!                             ├ Results    of messages that were processed once
 //!                             └ Generations  one version of the route files
 //! ```
 //!
@@ -21,7 +22,7 @@
 //! | --- | --- |
 //! | [`command`], [`answer`], [`event`] | the input, the answer to its proposer, and the events for subscribers on each instance |
 //! | [`Coordination`], [`View`] | the state that changes, and the immutable states that readers see |
-//! | [`Locks`], [`Sessions`], [`Sequences`], [`Queues`], [`Budgets`], [`Generations`], [`Clock`] | its parts |
+//! | [`Locks`], [`Sessions`], [`Sequences`], [`Queues`], [`Budgets`], [`Results`], [`Generations`], [`Clock`] | its parts |
 //! | [`saved`] | the state in snapshots |
 //! | [`limits`] | the limits of everything |
 
@@ -38,6 +39,7 @@ mod injected_bug;
 pub mod limits;
 mod locks;
 mod queues;
+mod results;
 pub mod saved;
 mod sequences;
 mod sessions;
@@ -55,5 +57,6 @@ pub use ids::{RequestId, SessionId, Token};
 pub use injected_bug::InjectedBug;
 pub use locks::{Broken, Claim, Lock, Locks, Mode, Request, RequestState};
 pub use queues::{DeadLetter, Message, Place, Queue, Queues, Slot, Slots};
+pub use results::{Remembered, ResultGroup, Results};
 pub use sequences::Sequences;
 pub use sessions::{Session, Sessions};

@@ -57,6 +57,15 @@ pub const RATE_MAX: u64 = 1_000_000_000;
 /// Maximum time of a budget's rate, in milliseconds.
 pub const RATE_PER_MS_MAX: u64 = 86_400_000;
 
+/// Maximum number of groups of results.
+pub const RESULT_GROUPS_MAX: usize = 1_000;
+/// Maximum length of a result, of all results of a group with their keys, and of all groups, in bytes.
+pub const RESULT_BYTES_MAX: usize = 64 << 10;
+/// See [`RESULT_BYTES_MAX`].
+pub const RESULT_GROUP_BYTES_MAX: usize = 64 << 20;
+/// See [`RESULT_BYTES_MAX`].
+pub const RESULTS_BYTES_MAX: usize = 256 << 20;
+
 /// Maximum number of files of a generation of the routes, and their length in bytes with their paths. A command contains all of them.
 pub const FILES_MAX: usize = 2_000;
 /// See [`FILES_MAX`].

@@ -154,6 +154,15 @@ impl Locks {
         if guards.iter().all(is_held) { Ok(()) } else { Err(Refusal::Fenced) }
     }
 
+    /// Whether a request holds its locks.
+    pub(crate) fn is_held_by(&self, id: RequestId, context: &Context<'_>) -> bool {
+        if context.has_bug(InjectedBug::StaleResult) {
+            return true;
+        }
+        let held = self.requests.get(&id).filter(|request| request.token().is_some());
+        held.is_some_and(|request| !request.is_overdue(context.now))
+    }
+
     /// Acquires locks for an existing session.
     pub(crate) fn acquire(&mut self, command: &Acquire, time: u64, context: &mut Context<'_>) -> Outcome {
         let (id, request) = match Request::read(command, context.zxid, context.now) {

@@ -19,6 +19,7 @@ use crate::coordination::View;
 use crate::ids::{RequestId, SessionId, Token};
 use crate::locks::{Broken, Claim, Finished, Mode, Request, RequestState};
 use crate::queues::{self, DeadLetter, Due, Place, Queue, Remembered, Slot, Use};
+use crate::results;
 use crate::sessions::Session;
 
 /// Why a part of a state cannot be restored.
@@ -30,7 +31,7 @@ pub struct Invalid(&'static str);
 #[derive(Clone, PartialEq, Message)]
 pub struct Saved {
     /// Which one.
-    #[prost(oneof = "Part", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
+    #[prost(oneof = "Part", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     pub part: Option<Part>,
 }
 
@@ -91,6 +92,30 @@ pub enum Part {
     /// A budget.
     #[prost(message, tag = "18")]
     Budget(SavedBudget),
+    /// The result of a message.
+    #[prost(message, tag = "19")]
+    Result(SavedResult),
+}
+
+/// The result of a message.
+#[derive(Clone, PartialEq, Message)]
+pub struct SavedResult {
+    #[prost(string, tag = "1")]
+    group: String,
+    #[prost(string, tag = "2")]
+    key: String,
+    #[prost(bytes = "bytes", tag = "3")]
+    result: Bytes,
+    #[prost(fixed64, tag = "4")]
+    digest: u64,
+    #[prost(uint64, tag = "5")]
+    until: u64,
+    #[prost(uint64, tag = "6")]
+    session: u64,
+    #[prost(uint64, tag = "7")]
+    number: u64,
+    #[prost(uint64, tag = "8")]
+    zxid: u64,
 }
 
 /// A budget that is not full.
@@ -307,7 +332,11 @@ pub(crate) fn save(view: &View) -> impl Iterator<Item = Saved> {
     let queues = view.queues.iter().flat_map(|(name, queue)| queue_of(name, queue));
     let parts = clock.chain(sessions).chain(requests).chain(closed).chain(sequences).chain(broken);
     let budgets = view.budgets.iter().map(|(name, budget)| Part::Budget(budget_of(name, budget)));
-    let parts = parts.chain(position).chain(uses).chain(queues).chain(budgets).chain(generations_of(&view.generations));
+    let results = view.results.iter().flat_map(|(name, group)| {
+        group.iter().map(move |(key, remembered)| Part::Result(result_of(name, key, remembered)))
+    });
+    let parts = parts.chain(position).chain(uses).chain(queues).chain(budgets).chain(results);
+    let parts = parts.chain(generations_of(&view.generations));
     parts.map(|part| Saved { part: Some(part) })
 }
 
@@ -323,6 +352,20 @@ fn number_of(name: &str, number: u64) -> SavedNumber {
 fn budget_of(name: &str, budget: &Budget) -> SavedBudget {
     let Budget { rate: Rate { count, per_ms, burst }, lacks, at } = *budget;
     SavedBudget { name: name.to_owned(), count, per_ms, burst, lacks, at }
+}
+
+fn result_of(group: &str, key: &str, remembered: &results::Remembered) -> SavedResult {
+    let results::Remembered { result, digest, until, by, zxid } = remembered;
+    SavedResult {
+        group: group.to_owned(),
+        key: key.to_owned(),
+        result: result.clone(),
+        digest: *digest,
+        until: *until,
+        session: by.session.0,
+        number: by.number,
+        zxid: *zxid,
+    }
 }
 
 fn request_of(id: RequestId, request: &Request) -> SavedRequest {
@@ -485,6 +528,12 @@ pub(crate) fn restore(saved: Saved, state: &mut View, context: &mut Context<'_>)
                 return Err(Invalid("a budget out of its limits"));
             }
             state.budgets.put(name.into(), Budget { rate, lacks, at }, context);
+        }
+        Part::Result(SavedResult { group, key, result, digest, until, session, number, zxid }) => {
+            let by = RequestId { session: SessionId(session), number };
+            let result = Bytes::copy_from_slice(&result);
+            let remembered = results::Remembered { result, digest, until, by, zxid };
+            state.results.restore(group.into(), key.into(), remembered, context);
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ mod client;
 mod generation_checks;
 mod queue_checks;
 mod replica;
+mod result_checks;
 mod router;
 mod worker;
 mod world;
@@ -63,6 +64,8 @@ pub struct Report {
     pub generations_rejected: u64,
     /// Units of budgets that were taken.
     pub spent: u64,
+    /// Results that were stored.
+    pub remembered: u64,
 }
 
 impl Report {
@@ -89,6 +92,7 @@ impl Report {
         self.generations += other.generations;
         self.generations_rejected += other.generations_rejected;
         self.spent += other.spent;
+        self.remembered += other.remembered;
     }
 }
 

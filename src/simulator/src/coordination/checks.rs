@@ -11,6 +11,7 @@ use super::Report;
 use super::budget_checks::BudgetChecks;
 use super::generation_checks::GenerationChecks;
 use super::queue_checks::QueueChecks;
+use super::result_checks::ResultChecks;
 
 /// What is known of a session.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +36,7 @@ pub(super) struct Checks {
     pub(super) queues: QueueChecks,
     generations: GenerationChecks,
     budgets: BudgetChecks,
+    results: ResultChecks,
 }
 
 /// A command and its effects.
@@ -98,6 +100,7 @@ impl Checks {
         self.queues.check(applied, report)?;
         self.generations.check(applied, report)?;
         self.budgets.check(applied, report)?;
+        self.results.check(applied, report)?;
         for id in applied.after.locks.requests().map(|(id, _)| id) {
             if self.ended.contains(&id) {
                 return Err(format!("request {id} has ended, and is back"));

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crossdock_coordination::command::{
-    Acquire, Claim, CloseSession, Command, Downgrade, Guard, KeepAlive, OpenSession, Release, Spend, TakeNumbers,
+    Acquire, Claim, CloseSession, Command, Downgrade, Guard, KeepAlive, OpenSession, Release, Remember, Spend,
+    TakeNumbers,
 };
 use crossdock_coordination::{Event, Mode, Operation, Outcome, RequestId, SessionId, Token, View};
 use crossdock_zab::Zxid;
@@ -92,7 +93,7 @@ impl Client {
             let release = Release { session: session.0, number };
             return Some((of(Operation::Release(release)), Sent::Other));
         }
-        match random.random_range(0..10) {
+        match random.random_range(0..11) {
             0..=3 if self.open.len() < 4 => Some(self.acquire(session, now, random)),
             4 => {
                 let open = self.some_open(random)?.acquire.clone();
@@ -118,6 +119,16 @@ impl Client {
                 let up_to = random.random_range(1..8);
                 let spend = Spend { budget: name.to_owned(), count, per_ms, burst, up_to };
                 Some((of(Operation::Spend(spend)), Sent::Other))
+            }
+            10 => {
+                let request = self.some_open(random).filter(|open| open.token.is_some())?.acquire.number;
+                let key = ["x", "y", "z"][random.random_range(0..3)].to_owned();
+                let window_ms = [300, 2_000, 60_000][random.random_range(0..3)];
+                let keys_max = random.random_range(2..5);
+                let (digest, result) = (random.random(), format!("{session} {request}").into());
+                let (session, group) = (session.0, "orders".to_owned());
+                let command = Remember { session, number: request, group, key, digest, window_ms, keys_max, result };
+                Some((of(Operation::Remember(command)), Sent::Other))
             }
             _ => None,
         }
