@@ -29,7 +29,7 @@ mod session;
 
 pub use engine::{Engine, Options, Running};
 pub use error::{AcquireError, CommandError};
-pub use locks::{Held, LockRequest, Validity, Wait};
+pub use locks::{Held, LockRequest, NewResult, Validity, Wait};
 pub use machine::{COORDINATION, Machine, State, add};
 pub use queues::{
     Consumer, Delivery, EnqueueError, Finished, NewMessage, Placed, QueueEvent, SettleError, SlotValidity, Watch,

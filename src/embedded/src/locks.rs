@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossdock_coordination::command::{self, Acquire};
+use crossdock_coordination::command::{self, Acquire, Remember};
 use crossdock_coordination::limits::{SESSION_REQUESTS_MAX, WAIT_MS_MAX};
 use crossdock_coordination::{Claim, Mode, Operation, Outcome, Refusal, RequestId, Token};
 use tokio::sync::{oneshot, watch};
@@ -76,6 +76,23 @@ impl LockRequest {
             ..Acquire::default()
         }
     }
+}
+
+/// The result of a message that was processed under the lock of its key.
+#[derive(Debug, Clone)]
+pub struct NewResult {
+    /// The group of the key.
+    pub group: String,
+    /// The key, of up to 512 bytes.
+    pub key: String,
+    /// A digest of the message, to tell it from another one of the same key.
+    pub digest: u64,
+    /// How long it is remembered, up to 30 days.
+    pub window: Duration,
+    /// The number of keys of the group that are remembered: beyond it, the oldest are forgotten.
+    pub keys_max: u64,
+    /// What duplicates get, up to 64 KiB.
+    pub result: bytes::Bytes,
 }
 
 /// A request that is open. Dropping it releases or cancels it, unless it has ended.
@@ -155,6 +172,25 @@ impl Held {
         Validity { seen: self.open.seen.clone(), life: Arc::clone(&self.life) }
     }
 
+    /// Stores the result of what was done under the lock, for its next holders, and releases it. If it fails, the lock is still held.
+    ///
+    /// # Errors
+    /// See [`CommandError`]: the lock was lost, there is no room, or it is not known whether the result was stored.
+    pub async fn remember(&self, new: NewResult) -> Result<(), CommandError> {
+        let RequestId { session, number } = self.open.id;
+        let NewResult { group, key, digest, window, keys_max, result } = new;
+        let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX).max(1);
+        let command = Remember { session: session.0, number, group, key, digest, window_ms, keys_max, result };
+        let deadline = Instant::now() + COMMAND_TIMEOUT;
+        match self.open.shared.execute_by(Operation::Remember(command), deadline).await? {
+            Outcome::Done(_) => {
+                self.open.is_over.store(true, Ordering::Release);
+                Ok(())
+            }
+            _ => Err(CommandError::Unreadable),
+        }
+    }
+
     /// Releases them now, without waiting for that, although it is not dropped yet.
     pub fn give_up(&self) {
         self.open.release(None);
@@ -170,6 +206,15 @@ impl Held {
 }
 
 impl Engine {
+    /// The result of a key and its digest, as far as this instance knows. What was stored under a lock before this instance was granted
+    /// it is known.
+    #[must_use]
+    pub fn result(&self, group: &str, key: &str) -> Option<(bytes::Bytes, u64)> {
+        let view = self.view();
+        let found = view.results.get(group, key, view.clock.now())?;
+        Some((found.result.clone(), found.digest))
+    }
+
     /// Acquires locks. If the future is dropped, the request is cancelled.
     ///
     /// # Errors

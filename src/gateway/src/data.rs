@@ -11,6 +11,7 @@ mod deliver;
 mod ingress;
 mod picker;
 mod policies;
+mod reply;
 mod shard;
 mod shards;
 mod steps;

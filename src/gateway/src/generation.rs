@@ -100,8 +100,9 @@ impl Generation {
         });
         let routes = plan.routes.iter().map(|route| {
             let (name, faults) = (route.name.clone(), Arc::clone(&process.faults));
-            let policies = policies_of(route, &process.route(&name), process.coordination.as_ref());
-            Arc::new(RouteShare { stats: stats.route(&name), name, faults, policies })
+            let stats = stats.route(&name);
+            let policies = policies_of(route, &process.route(&name), &stats, process.coordination.as_ref());
+            Arc::new(RouteShare { name, stats, faults, policies })
         });
         let (services, routes) = (services.collect(), routes.collect());
         let coordination = process.coordination.clone();

@@ -21,9 +21,9 @@ use crossdock_embedded::Engine;
 use crossdock_message::ByteString;
 use tokio::sync::Semaphore;
 
-pub(crate) use dedup_cache::{DedupCache, DedupEntry, key_reused};
+pub(crate) use dedup_cache::{DedupCache, DedupEntry, carried_out, key_reused};
 pub(crate) use fault_log::{FaultLog, Place};
-pub(crate) use fence::{Fence, lost};
+pub(crate) use fence::{Fence, lost, not_granted};
 pub(crate) use key_queues::{KeyLock, KeyQueues, Ticket, predecessor_redelivered};
 pub(crate) use listeners::Listeners;
 pub(crate) use queues::{Queues, unknown};

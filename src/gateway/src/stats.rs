@@ -27,6 +27,10 @@ pub(crate) struct RouteStats {
     pub(crate) processing_ns: AtomicU64,
     pub(crate) response_ns: AtomicU64,
     pub(crate) latency: Histogram,
+    /// Messages that were answered like an earlier one with the same `idempotency` key.
+    pub(crate) duplicates: AtomicU64,
+    /// Messages whose `idempotency` key the cluster could not remember.
+    pub(crate) forgotten: AtomicU64,
     window: Mutex<Window>,
 }
 

@@ -21,7 +21,7 @@ use crate::expression::Expression;
 use crate::steps::StepReader;
 
 pub use deadline::DeadlinePolicy;
-pub use idempotency::IdempotencyPolicy;
+pub use idempotency::{IdempotencyPolicy, KeyMemory};
 pub use order::{ClusterOrder, OrderPolicy};
 
 choices! {
@@ -82,6 +82,14 @@ impl PolicyContext<'_> {
         let is = |key: &str, value: &str| order.get(key).and_then(Node::text).is_some_and(|text| text == value);
         let answers_outcome = self.entries.iter().all(|entry| !entry.capabilities().acknowledges);
         is("scope", "cluster") && (is("answer", "accepted") || order.get("answer").is_none() && !answers_outcome)
+    }
+
+    /// Reports `scope: cluster` of a policy if there is no cluster.
+    fn require_cluster(&self, key: &str, reader: &mut Reader<'_>) {
+        if !self.has_cluster {
+            let help = "add `cluster: {}` to crossdock.yaml, for a cluster of this instance alone";
+            reader.error("no-cluster", self.span(key), "`scope: cluster` needs a cluster", help);
+        }
     }
 
     /// Whether the route serves a call with a stream.

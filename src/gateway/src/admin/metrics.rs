@@ -148,6 +148,11 @@ fn routes(out: &mut Families<'_>, stats: &Stats) -> fmt::Result {
         phases.map(|(phase, time)| (and(label(name), "phase", phase), get(time) as f64 / 1e9))
     });
     out.counter("crossdock_route_phase_seconds", "Duration of requests by phase.", phases)?;
+    let duplicates = routes.iter().map(|(name, route)| (label(name), get(&route.duplicates)));
+    out.counter("crossdock_route_duplicates", "Messages with a key that `idempotency` remembers.", duplicates)?;
+    let forgotten = routes.iter().map(|(name, route)| (label(name), get(&route.forgotten)));
+    let help = "Processed messages whose `idempotency` key could not be remembered by the cluster.";
+    out.counter("crossdock_route_keys_lost", help, forgotten)?;
     let latencies = routes.iter().map(|(name, route)| (label(name), buckets(&route.latency)));
     out.histogram("crossdock_route_latency_seconds", "Duration of requests.", latencies)
 }

@@ -13,8 +13,7 @@ use crossdock_coordination::limits::MESSAGE_BYTES_MAX;
 use crossdock_delivery::{RetryPolicy, Settlement, run_on_own_thread, settle};
 use crossdock_embedded::{Delivery, Engine, SettleError};
 use crossdock_message::{Body, BodyType, ByteString, Code, ConfirmedSends, Fault, Headers, Message};
-use crossdock_offload::encode_and_take_body;
-use crossdock_ports::{AdapterError, EntrySpec, Exchange as _, Outcome, QueueSource, WriteFormat};
+use crossdock_ports::{AdapterError, EntrySpec, Exchange as _, Outcome, QueueSource};
 use crossdock_routing::{ClusterOrder, OrderPolicy, RoutePlan};
 use crossdock_stored::{restore, store_outcome};
 use futures_util::FutureExt as _;
@@ -22,6 +21,7 @@ use tokio::task::{JoinHandle, JoinSet, spawn_local};
 use tokio_util::sync::CancellationToken;
 
 use super::ingress::{DataArbiter, Opener, RouteExchange};
+use super::reply::{encode_reply, stored_within};
 use crate::process::Fence;
 
 /// A message whose route this instance does not have, as after a reload, is delivered again after this time.
@@ -256,30 +256,10 @@ fn receive(message: &mut Message, request_type: Option<Arc<dyn BodyType>>, liste
 
 /// The outcome as bytes, for the instance whose caller waits. Its reply is encoded as the entry encodes it.
 async fn result_of(mut outcome: Outcome, entry: &dyn EntrySpec) -> Bytes {
-    if let Outcome::Replied(reply) = &mut outcome
-        && let Some(format) = entry.answer()
-        && let Err(fault) = encode(reply, format, entry).await
-    {
-        // A reply that cannot be encoded is an internal error, not the caller's.
-        outcome = Outcome::Failed(Fault { code: Code::Internal, ..fault });
-    }
-    let stored = store_outcome(&outcome).map_err(|problem| problem.to_string());
-    let problem = match stored {
-        Ok(result) if result.len() <= MESSAGE_BYTES_MAX => return result,
-        Ok(result) => format!("it has {} bytes, and can have 1 MiB", result.len()),
-        Err(problem) => problem,
-    };
-    tracing::error!(entry = entry.describe(), problem, "reply cannot pass the queue");
-    let message = "the message was processed, and its reply is too large for the queue of the route";
-    store_outcome(&Outcome::Failed(Fault::new(Code::Internal, "REPLY_TOO_LARGE", message))).unwrap_or_default()
-}
-
-/// Encodes a body that a step made, or that has a type.
-async fn encode(reply: &mut Message, format: &WriteFormat, entry: &dyn EntrySpec) -> Result<(), Fault> {
-    if matches!(reply.body, Body::Empty | Body::Null | Body::Raw { of_type: None, .. }) {
-        return Ok(());
-    }
-    let of_type = entry.call_type().map(|call| Arc::clone(&call.reply) as Arc<dyn BodyType>);
-    encode_and_take_body(reply, format, of_type.as_ref()).await?.put_into(reply, format, of_type);
-    Ok(())
+    encode_reply(&mut outcome, entry).await;
+    stored_within(&outcome, MESSAGE_BYTES_MAX).unwrap_or_else(|problem| {
+        tracing::error!(entry = entry.describe(), problem, "reply cannot pass the queue");
+        let message = "the message was processed, and its reply is too large for the queue of the route";
+        store_outcome(&Outcome::Failed(Fault::new(Code::Internal, "REPLY_TOO_LARGE", message))).unwrap_or_default()
+    })
 }

@@ -5,6 +5,7 @@
 //! | [`Policy::head`] | before the body is read | refuse |
 //! | [`Policy::arrive`] | in the first poll of the dispatch, before anything is awaited | refuse, and take a position in the order of arrival |
 //! | [`Arrived::admit`] | one policy after another, in the order of `crossdock_routing::Policies` | wait, refuse, or answer in place of the steps |
+//! | [`Admitted::fence`] | before the first step | have its calls checked against a lock of the cluster |
 //! | [`Admitted::reply`] | on a reply, in reverse order | change it |
 //! | [`Admitted::end`] | once the outcome is known, in reverse order | release locks, store the outcome |
 //!
@@ -12,6 +13,7 @@
 //! if its caller leaves, so that [`Admitted::end`] sees the outcome.
 
 mod idempotency;
+mod idempotency_in_cluster;
 mod order;
 mod ordered;
 
@@ -22,13 +24,15 @@ use std::time::Instant;
 use crossdock_embedded::Engine;
 use crossdock_message::{ByteString, Code, Deadline, Fault, Message, RequestContext, Retry};
 use crossdock_ports::{Head, LocalFuture, OrderGuard, Outcome};
-use crossdock_routing::RoutePlan;
 use crossdock_routing::expression::{Expression, Meter, Request, Scope};
+use crossdock_routing::{KeyMemory, RoutePlan};
 
+use self::idempotency::Idempotency;
+use self::idempotency_in_cluster::IdempotencyInCluster;
 use super::ingress::RouteExchange;
 use crate::host::SystemHost;
-use crate::process::RouteState;
-use crate::stats::Phases;
+use crate::process::{Fence, RouteState};
+use crate::stats::{Phases, RouteStats};
 
 /// Maximum length of a key in bytes.
 const KEY_LEN_MAX: usize = 512;
@@ -77,8 +81,13 @@ pub(crate) trait Admitted {
         let _ = reply;
     }
 
-    /// Called with the outcome.
-    fn end(self: Box<Self>, outcome: &Outcome);
+    /// The locks of the cluster under which the message is processed. `outer` are those that are held already.
+    fn fence(&self, outer: Option<Fence>) -> Option<Fence> {
+        outer
+    }
+
+    /// Called with the outcome, which is not answered before the returned future has ended.
+    fn end(self: Box<Self>, outcome: &mut Outcome) -> Option<LocalFuture<'_, ()>>;
 }
 
 /// A message, as policies see it.
@@ -118,6 +127,7 @@ impl Arrival<'_> {
 pub(crate) fn policies_of(
     plan: &RoutePlan,
     state: &Arc<RouteState>,
+    stats: &Arc<RouteStats>,
     coordination: Option<&Engine>,
 ) -> Vec<Box<dyn Policy>> {
     let mut policies: Vec<Box<dyn Policy>> = Vec::new();
@@ -127,8 +137,15 @@ pub(crate) fn policies_of(
             Some(cluster) => Box::new(ordered::Ordered::new(plan, order, *cluster, state, coordination)),
         });
     }
-    if let Some(idempotency) = plan.policies.idempotency.as_ref().filter(|policy| !policy.in_cluster) {
-        policies.push(Box::new(idempotency::Idempotency::new(idempotency, state)));
+    if let Some(idempotency) = &plan.policies.idempotency {
+        match idempotency.memory {
+            KeyMemory::Instance => policies.push(Box::new(Idempotency::new(idempotency, state, stats))),
+            KeyMemory::Cluster => {
+                policies.push(Box::new(IdempotencyInCluster::new(plan, idempotency, stats, coordination)));
+            }
+            // The queue of the route recognizes them.
+            KeyMemory::Queue => {}
+        }
     }
     policies
 }
@@ -136,7 +153,7 @@ pub(crate) fn policies_of(
 impl RouteExchange {
     /// Processes a message of a route with policies. All policies see its arrival before anything is awaited.
     pub(super) async fn dispatch_by_policies(
-        self: Box<Self>,
+        mut self: Box<Self>,
         message: Message,
         guard: Option<Rc<OrderGuard>>,
     ) -> Outcome {
@@ -150,8 +167,8 @@ impl RouteExchange {
             match policy.admit().await {
                 Ok(policy) => admitted.extend(policy),
                 Err(Answer { outcome, is_counted }) => {
-                    let outcome = if is_counted { outcome } else { self.without_steps(outcome, context) };
-                    end(admitted, &outcome);
+                    let mut outcome = if is_counted { outcome } else { self.without_steps(outcome, context) };
+                    end(admitted, &mut outcome).await;
                     return outcome;
                 }
             }
@@ -159,12 +176,15 @@ impl RouteExchange {
         if admitted.is_empty() {
             return self.follow(message).await;
         }
+        self.fence = admitted.iter().fold(self.fence.take(), |outer, policy| policy.fence(outer));
         let processing = actix_rt::spawn(async move {
             let mut outcome = self.follow(message).await;
             if let Outcome::Replied(reply) = &mut outcome {
                 admitted.iter_mut().rev().for_each(|policy| policy.reply(reply));
             }
-            end(admitted, &outcome);
+            // Calls that still run hold the locks that they need.
+            self.fence = None;
+            end(admitted, &mut outcome).await;
             outcome
         });
         processing.await.unwrap_or_else(|_| {
@@ -214,10 +234,18 @@ impl RouteExchange {
     }
 }
 
-fn end(admitted: Vec<Box<dyn Admitted>>, outcome: &Outcome) {
+async fn end(admitted: Vec<Box<dyn Admitted>>, outcome: &mut Outcome) {
     for policy in admitted.into_iter().rev() {
-        policy.end(outcome);
+        if let Some(end) = policy.end(outcome) {
+            end.await;
+        }
     }
+}
+
+/// The fault of a message whose deadline passed before its turn came.
+fn turn_timeout() -> Fault {
+    let message = "the deadline passed while the message waited for its predecessors";
+    Fault::new(Code::DeadlineExceeded, "TURN", message).with_retry(Retry::Same)
 }
 
 /// Waits until an instant, if there is one.
@@ -227,9 +255,6 @@ fn end(admitted: Vec<Box<dyn Admitted>>, outcome: &Outcome) {
 async fn wait_until<T>(until: Option<Instant>, wait: impl Future<Output = T>) -> Result<T, Fault> {
     match until {
         None => Ok(wait.await),
-        Some(until) => tokio::time::timeout_at(until.into(), wait).await.map_err(|_| {
-            let message = "the deadline passed while the message waited for its predecessors";
-            Fault::new(Code::DeadlineExceeded, "TURN", message).with_retry(Retry::Same)
-        }),
+        Some(until) => tokio::time::timeout_at(until.into(), wait).await.map_err(|_| turn_timeout()),
     }
 }

@@ -68,10 +68,7 @@ impl DedupEntry {
             Reply::None => Outcome::Accepted,
             _ if !wants_reply => Outcome::Accepted,
             Reply::Message(message, _) => Outcome::Replied(*message),
-            Reply::TooLarge => {
-                let message = "the message was already processed, and its reply was too large to be stored";
-                Outcome::Failed(Fault::caller(Code::AlreadyExists, "CARRIED_OUT", message))
-            }
+            Reply::TooLarge => Outcome::Failed(carried_out()),
         }
     }
 
@@ -81,6 +78,12 @@ impl DedupEntry {
             Reply::None | Reply::TooLarge => ENTRY_BYTES,
         }
     }
+}
+
+/// The fault of a duplicate whose original had a reply that was too large.
+pub(crate) fn carried_out() -> Fault {
+    let message = "the message was already processed, and its reply was too large to be stored";
+    Fault::caller(Code::AlreadyExists, "CARRIED_OUT", message)
 }
 
 /// The fault of a message whose key another message had.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crossdock_coordination::Token;
-use crossdock_embedded::{Held, Loss, SlotValidity, Validity};
-use crossdock_message::{ByteString, Code, Fault, Message};
+use crossdock_coordination::{Refusal, Token};
+use crossdock_embedded::{AcquireError, CommandError, Held, Loss, SlotValidity, Validity};
+use crossdock_message::{ByteString, Code, Fault, Message, Retry};
 
 use super::singletons::Turn;
 
@@ -15,7 +15,8 @@ const HEADER: ByteString = ByteString::from_static("crossdock-fence");
 /// caller has left, so that the next holder does not overlap with it.
 #[derive(Clone)]
 pub(crate) struct Fence {
-    token: ByteString,
+    /// What calls carry; `None` if it is that of the lock that was held before.
+    token: Option<ByteString>,
     guard: Guard,
     /// The lock that was held before.
     outer: Option<Arc<Fence>>,
@@ -44,12 +45,17 @@ impl Fence {
     pub(crate) fn new(held: &Arc<Held>, outer: Option<Self>) -> Self {
         let Token(token) = held.token();
         let guard = Guard::Lock(held.validity(), Arc::clone(held));
-        Self { token: token.to_string().into(), guard, outer: outer.map(Arc::new), _turn: None }
+        Self { token: Some(token.to_string().into()), guard, outer: outer.map(Arc::new), _turn: None }
+    }
+
+    /// A fence of which services learn nothing.
+    pub(crate) fn without_token(held: &Arc<Held>, outer: Option<Self>) -> Self {
+        Self { token: None, ..Self::new(held, outer) }
     }
 
     /// The fence of a message of a queue, which one instance delivers at a time.
     pub(crate) fn of_slot(validity: SlotValidity) -> Self {
-        let token = validity.token().to_string().into();
+        let token = Some(validity.token().to_string().into());
         Self { token, guard: Guard::Slot(validity), outer: None, _turn: None }
     }
 
@@ -65,8 +71,12 @@ impl Fence {
 
     /// Adds the token to a message to a service.
     pub(crate) fn mark(&self, message: &mut Message) {
-        // Routes cannot set it.
-        let _ = message.headers.set(HEADER, self.token.clone());
+        let own =
+            std::iter::successors(Some(self), |fence| fence.outer.as_deref()).find_map(|fence| fence.token.clone());
+        if let Some(token) = own {
+            // Routes cannot set it.
+            let _ = message.headers.set(HEADER, token);
+        }
     }
 
     /// Whether this lock and those around it are held, as far as this instance knows.
@@ -87,4 +97,19 @@ impl Fence {
 pub(crate) fn lost(loss: &Loss) -> Fault {
     let message = "the lock was lost while the message was processed";
     Fault::new(Code::Aborted, "LOCK_LOST", message).with_cause(loss.to_string())
+}
+
+/// The fault of a message that was not granted a lock, for reasons that do not depend on the message.
+pub(crate) fn not_granted(problem: &AcquireError) -> Fault {
+    match problem {
+        AcquireError::Command(CommandError::Refused(Refusal::TooMany)) => {
+            Fault::new(Code::ResourceExhausted, "LOCKS", "the cluster has too many locks")
+        }
+        AcquireError::Lost(loss) => lost(loss),
+        _ => {
+            let message = "the cluster cannot grant locks at the moment";
+            let fault = Fault::new(Code::Unavailable, "NO_QUORUM", message).with_retry(Retry::Same);
+            fault.with_cause(problem.to_string())
+        }
+    }
 }

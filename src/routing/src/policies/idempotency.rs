@@ -13,9 +13,10 @@ settings! {
     pub(crate) struct IdempotencySettings {
         /// The key: messages with the same key are the same message, which is processed once.
         pub(crate) key: ExpressionNode,
-        /// How long a key is remembered after its message was processed; with `scope: cluster`, after it was accepted, whatever becomes of it.
+        /// How long a key is remembered after its message was processed; on a route that answers once a queue of the cluster has a message,
+        /// after it was accepted, whatever becomes of it.
         pub(crate) window: Duration = Duration(StdDuration::from_secs(600)),
-        /// The number of keys that are remembered; beyond it, the oldest is forgotten.
+        /// The number of keys that are remembered; beyond it, the oldest is forgotten. Keys of a queue of the cluster are limited by its size.
         pub(crate) max: usize = 100_000,
         /// Where a key is remembered.
         pub(crate) scope: Scope = Scope::Instance,
@@ -26,17 +27,28 @@ const KEYS_MAX: usize = 10_000_000;
 /// The longest window of a queue of the cluster.
 const WINDOW_MAX: StdDuration = StdDuration::from_secs(30 * 86_400);
 
+/// Where keys are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyMemory {
+    /// In this instance.
+    Instance,
+    /// With the messages of the route's queue, by all instances.
+    Queue,
+    /// With the answers of the messages, by all instances.
+    Cluster,
+}
+
 /// How duplicates of a message are recognized.
 #[derive(Debug)]
 pub struct IdempotencyPolicy {
     /// The key.
     pub key: Expression,
-    /// How long a key is remembered after its message was processed, or accepted with `in_cluster`.
+    /// How long a key is remembered after its message was processed, or accepted by the queue of the route.
     pub window: StdDuration,
     /// The number of keys that are remembered.
     pub keys_max: usize,
-    /// Keys are remembered with the messages of the route's queue, by all instances.
-    pub in_cluster: bool,
+    /// Where they are remembered.
+    pub memory: KeyMemory,
 }
 
 impl Policy for IdempotencyPolicy {
@@ -53,12 +65,15 @@ impl Policy for IdempotencyPolicy {
     ) -> Option<Option<Self>> {
         let Some(IdempotencySettings { key, window, max, scope }) = settings else { return Some(None) };
         let span = route.span(Self::KEY);
-        let in_cluster = scope == Scope::Cluster;
-        if in_cluster && !route.accepts_in_cluster() {
-            let message = "`scope: cluster` remembers keys with the messages of the queue that `order: { scope: cluster, answer: accepted }` has";
-            reader.error("idempotency", span, message, "add that `order` to the route, or remove `scope`");
+        let memory = match scope {
+            Scope::Instance => KeyMemory::Instance,
+            Scope::Cluster if route.accepts_in_cluster() => KeyMemory::Queue,
+            Scope::Cluster => KeyMemory::Cluster,
+        };
+        if memory == KeyMemory::Cluster {
+            route.require_cluster(Self::KEY, reader);
         }
-        if in_cluster && window.0 > WINDOW_MAX {
+        if memory != KeyMemory::Instance && window.0 > WINDOW_MAX {
             reader.error("window", span, "`window` can be at most 30 days", "write for example `window: 24h`");
         }
         if route.is_streaming() {
@@ -72,15 +87,18 @@ impl Policy for IdempotencyPolicy {
             reader.error("window", span, format!("`max` must be between 1 and {KEYS_MAX}"), "");
         }
         let key = route.expression(&key.0, reader)?;
-        Some(Some(Self { key, window: window.0, keys_max: max, in_cluster }))
+        Some(Some(Self { key, window: window.0, keys_max: max, memory }))
     }
 
     fn describe(plan: &Option<Self>) -> Option<String> {
         let plan = plan.as_ref()?;
         let (key, window, max) = (plan.key.source(), plan.window, plan.keys_max);
-        if plan.in_cluster {
-            return Some(format!("by {key}, remembered for {window:?}, over all instances of the cluster"));
-        }
-        Some(format!("by {key}, remembered for {window:?} or {max} keys, in this instance"))
+        Some(match plan.memory {
+            KeyMemory::Instance => format!("by {key}, remembered for {window:?} or {max} keys, in this instance"),
+            KeyMemory::Queue => format!("by {key}, remembered for {window:?}, over all instances of the cluster"),
+            KeyMemory::Cluster => {
+                format!("by {key}, remembered for {window:?} or {max} keys, over all instances of the cluster")
+            }
+        })
     }
 }

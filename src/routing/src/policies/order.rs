@@ -136,10 +136,7 @@ impl Policy for OrderPolicy {
 
 fn cluster_order(settings: &OrderSettings, route: &PolicyContext<'_>, reader: &mut Reader<'_>) -> ClusterOrder {
     let span = route.span(OrderPolicy::KEY);
-    if !route.has_cluster {
-        let help = "add `cluster: {}` to crossdock.yaml, for a cluster of this instance alone";
-        reader.error("no-cluster", span, "`scope: cluster` needs a cluster", help);
-    }
+    route.require_cluster(OrderPolicy::KEY, reader);
     if route.is_streaming() {
         reader.error("stream", span, "`scope: cluster` cannot be combined with a stream", "remove `order`");
     }

@@ -1,7 +1,8 @@
-//! `idempotency`: messages with the same key are processed once.
+//! `idempotency`: messages with the same key are processed once by this instance.
 
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossdock_message::{Body, ByteString, Fault};
@@ -11,18 +12,20 @@ use crossdock_routing::expression::Expression;
 
 use super::{Admitted, Answer, Arrival, Arrived, Policy, wait_until};
 use crate::process::{DedupEntry, KeyLock, RouteState, predecessor_redelivered};
+use crate::stats::RouteStats;
 
 pub(super) struct Idempotency {
     key: Expression,
     window: Duration,
     keys_max: usize,
     state: Arc<RouteState>,
+    stats: Arc<RouteStats>,
 }
 
 impl Idempotency {
-    pub(super) fn new(plan: &IdempotencyPolicy, state: &Arc<RouteState>) -> Self {
+    pub(super) fn new(plan: &IdempotencyPolicy, state: &Arc<RouteState>, stats: &Arc<RouteStats>) -> Self {
         let (window, keys_max) = (plan.window, plan.keys_max);
-        Self { key: plan.key.clone(), window, keys_max, state: Arc::clone(state) }
+        Self { key: plan.key.clone(), window, keys_max, state: Arc::clone(state), stats: Arc::clone(stats) }
     }
 
     /// A hash that distinguishes a duplicate from another message with the same key.
@@ -57,6 +60,7 @@ impl Policy for Idempotency {
             window: self.window,
             keys_max: self.keys_max,
             state: Arc::clone(&self.state),
+            stats: Arc::clone(&self.stats),
         })))
     }
 }
@@ -70,6 +74,7 @@ struct Waiting {
     window: Duration,
     keys_max: usize,
     state: Arc<RouteState>,
+    stats: Arc<RouteStats>,
 }
 
 impl Waiting {
@@ -89,6 +94,7 @@ impl Arrived for Waiting {
                 None => Ok(Some(Box::new(Processing { message: *self, lock }) as Box<dyn Admitted>)),
                 Some(entry) => {
                     lock.settled();
+                    self.stats.duplicates.fetch_add(1, Ordering::Relaxed);
                     Err(entry.outcome(self.content, self.wants_reply).into())
                 }
             }
@@ -103,11 +109,12 @@ struct Processing {
 
 impl Admitted for Processing {
     /// Stores the outcome for duplicates. A failure is not stored, so that the next message with the key is processed.
-    fn end(self: Box<Self>, outcome: &Outcome) {
+    fn end(self: Box<Self>, outcome: &mut Outcome) -> Option<LocalFuture<'_, ()>> {
         let Self { message, lock } = *self;
         if let Some(entry) = DedupEntry::of(outcome, message.content) {
             message.state.processed.put(message.key, entry, message.window, message.keys_max, Instant::now());
         }
         lock.settled();
+        None
     }
 }

@@ -65,8 +65,9 @@ impl Arrived for Waiting {
 }
 
 impl Admitted for KeyLock {
-    fn end(self: Box<Self>, _: &Outcome) {
+    fn end(self: Box<Self>, _: &mut Outcome) -> Option<LocalFuture<'_, ()>> {
         self.settled();
+        None
     }
 }
 

@@ -12,7 +12,7 @@ use crossdock_embedded::{Engine, Watch};
 use crossdock_message::{Body, BodyType, ByteString, Code, Fault};
 use crossdock_ports::{Enqueue as _, EntrySpec, LocalFuture, OrderGuard, Outcome, QueueMessage};
 use crossdock_routing::expression::Expression;
-use crossdock_routing::{ClusterOrder, OrderPolicy, RoutePlan};
+use crossdock_routing::{ClusterOrder, KeyMemory, OrderPolicy, RoutePlan};
 use crossdock_stored::{digest, restore_outcome, store};
 
 use super::{Admitted, Answer, Arrival, Arrived, Policy, wait_until};
@@ -38,7 +38,7 @@ impl Ordered {
         state: &RouteState,
         engine: Option<&Engine>,
     ) -> Self {
-        let idempotency = plan.policies.idempotency.as_ref().filter(|policy| policy.in_cluster);
+        let idempotency = plan.policies.idempotency.as_ref().filter(|policy| policy.memory == KeyMemory::Queue);
         Self {
             by: order.by.clone(),
             cluster,

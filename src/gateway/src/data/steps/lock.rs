@@ -11,7 +11,7 @@ use crossdock_routing::expression::Template;
 use crossdock_routing::steps::{LockMode, LockStep};
 
 use super::Run;
-use crate::process::{Fence, lost};
+use crate::process::{Fence, lost, not_granted};
 
 impl Run<'_> {
     /// Executes the steps while the locks are held. The outcome of the message if it was decided by one of them.
@@ -103,14 +103,6 @@ fn refused(problem: &AcquireError, is_of_caller: bool) -> Fault {
             let message = "the lock is in use with another number of permits";
             Fault::new(Code::Internal, "LOCK_KIND", message)
         }
-        AcquireError::Command(CommandError::Refused(Refusal::TooMany)) => {
-            Fault::new(Code::ResourceExhausted, "LOCKS", "the cluster has too many locks")
-        }
-        AcquireError::Lost(loss) => lost(loss),
-        AcquireError::SessionLost | AcquireError::Command(_) => {
-            let message = "the cluster cannot grant locks at the moment";
-            let fault = Fault::new(Code::Unavailable, "NO_QUORUM", message).with_retry(Retry::Same);
-            fault.with_cause(problem.to_string())
-        }
+        problem => not_granted(problem),
     }
 }
