@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crossdock_tests::{Counter, Gateway, RabbitMq, call, crossdock, routes, until};
+use crossdock_tests::{Counter, Gateway, Ledger, RabbitMq, call, crossdock, routes, until};
 
 /// Messages published before and after the beginning of each hand-over.
 const EACH: u64 = 40;
@@ -87,4 +87,59 @@ fn a_queue_is_read_by_one_instance_at_a_time() {
     println!(
         "{rounds} hand-overs: longest after kill, freeze, request {by_kind:?}; {sent} messages, {redelivered} redelivered"
     );
+}
+
+/// The number of entries that a gateway reads.
+fn owned(gateway: &Gateway) -> usize {
+    let metrics = call(&gateway.admin(), "GET", "/metrics", "").body;
+    let entries = metrics.lines().filter(|line| line.starts_with("crossdock_cluster_singleton{"));
+    entries.filter(|line| line.ends_with(" 1")).count()
+}
+
+/// Six queues are divided among three instances, one of which fails and comes back, while messages arrive.
+#[test]
+#[ignore = "needs RabbitMQ, which tests/run installs"]
+fn queues_are_divided_evenly_among_the_instances_that_live() {
+    const QUEUES: usize = 6;
+    let broker = RabbitMq::start();
+    let (queue, dead) = (broker.name("partition"), broker.name("partition-dead"));
+    broker.run(&["declare", &dead]);
+    for number in 0..QUEUES {
+        broker.run(&["declare-classic", &format!("{queue}-{number}")]);
+    }
+    let ledger = Ledger::start(|_, _, _| (200, Duration::from_millis(5)));
+    let listener = format!("broker: {{ amqp: {{ url: \"{}\" }} }}", broker.url);
+    let values: [(&str, &dyn std::fmt::Display); 3] = [("LEDGER", &ledger.address), ("QUEUE", &queue), ("DEAD", &dead)];
+    let mut instances = Gateway::start_cluster_with(3, &listener, &routes("partitioned", &values));
+    let publish = || {
+        for number in 0..QUEUES {
+            let body = format!("{{\"key\":\"queue {number}\",\"n\":#}}");
+            broker.run(&["publish", &format!("{queue}-{number}"), &body, &EACH.to_string()]);
+        }
+    };
+    let divided = |instances: &[&Gateway], expected: &[usize]| {
+        let begun = Instant::now();
+        until("the queues to be divided", || {
+            instances.iter().map(|gateway| owned(gateway)).eq(expected.iter().copied())
+        });
+        begun.elapsed()
+    };
+    let all = |instances: &[Gateway]| divided(&instances.iter().collect::<Vec<_>>(), &[2; 3]);
+    let mut took = vec![all(&instances)];
+    publish();
+    instances[1].signal("STOP");
+    took.push(divided(&[&instances[0], &instances[2]], &[3; 2]));
+    instances[1].signal("CONT");
+    took.push(all(&instances));
+    publish();
+    let killed = instances.remove(0);
+    instances.insert(0, killed.restart());
+    took.push(all(&instances));
+    let expected: BTreeSet<u64> = (0..EACH).collect();
+    for number in 0..QUEUES {
+        let key = format!("queue {number}");
+        until("all messages to be booked", || ledger.booked(&key).into_iter().collect::<BTreeSet<_>>() == expected);
+    }
+    assert_eq!(ledger.rejected(), 0, "deliveries that overlap");
+    println!("divided at first, after a freeze, after its end, and after a kill: {took:?}");
 }

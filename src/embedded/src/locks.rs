@@ -160,6 +160,12 @@ impl Validity {
 }
 
 impl Held {
+    /// The request that holds them.
+    #[must_use]
+    pub fn id(&self) -> RequestId {
+        self.open.id
+    }
+
     /// The fencing token.
     #[must_use]
     pub fn token(&self) -> Token {

@@ -9,6 +9,7 @@ mod fence;
 pub(crate) mod health;
 mod key_queues;
 mod listeners;
+mod partitions;
 mod permits;
 mod queues;
 mod singletons;

@@ -288,8 +288,7 @@ async fn compete_for_entries(current: Arc<CurrentGeneration>, process: Arc<Proce
     loop {
         published.borrow_and_update();
         let generation = Arc::clone(&current.load());
-        let locks = generation.plan.routes.iter().flat_map(|route| &route.owner_locks).flatten();
-        process.singletons.compete(engine, locks.cloned());
+        process.singletons.compete(engine, generation.plan.routes.iter().map(|route| &**route));
         if published.changed().await.is_err() {
             return;
         }

@@ -32,7 +32,7 @@ pub use headers::HeaderPlan;
 pub use load::{Inputs, ListenerInfo, load};
 pub use map::MapPlan;
 pub use matcher::{Match, Miss, Table};
-pub use plan::{CallPlan, Plan, RoutePlan};
+pub use plan::{CallPlan, OwnerLock, Plan, RoutePlan};
 pub use policies::{ClusterOrder, DeadlinePolicy, IdempotencyPolicy, KeyMemory, OrderPolicy, Policies};
 pub use route_test::{RouteTest, StubPlan, TestExpect};
 pub use schema::route_file_schema;

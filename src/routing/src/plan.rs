@@ -29,6 +29,15 @@ pub struct Plan {
     pub table: Table,
 }
 
+/// The lock of the cluster that an instance must hold to read the messages of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnerLock {
+    /// Its name.
+    pub name: ByteString,
+    /// The entry is one of those of its route that are divided evenly among the instances.
+    pub is_partitioned: bool,
+}
+
 /// A route.
 #[derive(Debug)]
 pub struct RoutePlan {
@@ -39,7 +48,7 @@ pub struct RoutePlan {
     /// The messages that it accepts.
     pub entries: Vec<Arc<dyn EntrySpec>>,
     /// For each entry, the lock of the cluster that an instance must hold to read its messages.
-    pub owner_locks: Vec<Option<ByteString>>,
+    pub owner_locks: Vec<Option<OwnerLock>>,
     /// The guarantee for each message; `None` if the route does not declare one.
     pub delivery: Option<Delivery>,
     /// The headers that it forwards.
@@ -58,7 +67,12 @@ impl RoutePlan {
     /// The lock of the cluster that an instance must hold to read the messages of this entry.
     #[must_use]
     pub fn owner_lock(&self, entry: usize) -> Option<&ByteString> {
-        self.owner_locks.get(entry)?.as_ref()
+        self.owner_locks.get(entry)?.as_ref().map(|lock| &lock.name)
+    }
+
+    /// The names of the locks of the entries that are divided evenly among the instances.
+    pub fn partitions(&self) -> impl Iterator<Item = &ByteString> {
+        self.owner_locks.iter().flatten().filter(|lock| lock.is_partitioned).map(|lock| &lock.name)
     }
 }
 

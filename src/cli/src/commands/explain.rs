@@ -5,7 +5,7 @@ use std::path::Path;
 use crossdock_message::Code;
 use crossdock_ports::Capabilities;
 use crossdock_routing::steps::Flow;
-use crossdock_routing::{Plan, Step};
+use crossdock_routing::{OwnerLock, Plan, Step};
 use crossdock_settings::nearest;
 
 use crate::outcome::{Failure, Outcome};
@@ -25,8 +25,11 @@ pub(super) fn explain(name: &str, folder: &Path) -> Outcome {
     println!("route {name}");
     for (at, entry) in route.entries.iter().enumerate() {
         println!("  accepts   {}", entry.describe());
-        if let Some(lock) = route.owner_lock(at) {
-            println!("            read by one instance of the cluster at a time, which holds the lock `{lock}`");
+        if let Some(OwnerLock { name, is_partitioned }) = route.owner_locks.get(at).and_then(Option::as_ref) {
+            let divided = if *is_partitioned { ", divided evenly among the instances" } else { "" };
+            println!(
+                "            read by one instance of the cluster at a time, which holds the lock `{name}`{divided}"
+            );
         }
         let binding = entry.binding();
         if !binding.params.is_empty() {

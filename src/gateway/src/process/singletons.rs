@@ -1,4 +1,5 @@
-//! Entries that one instance of the cluster reads at a time (`cluster: singleton`): the one that holds the lock of the entry.
+//! Entries that one instance of the cluster reads at a time (`cluster: singleton` and `partitioned`): the one that holds the lock of the
+//! entry. An instance competes for a partitioned entry only while it is assigned to it; see `partitions`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,11 +9,13 @@ use std::time::Duration;
 use crossdock_coordination::Mode;
 use crossdock_embedded::{Engine, Held, LockRequest, Wait};
 use crossdock_message::{ByteString, Code, Fault, Retry};
-use tokio::sync::Notify;
+use crossdock_routing::RoutePlan;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::fence::Fence;
+use super::partitions::{Assigned, Partitions};
 
 /// Time within which adapters notice that they may not read an entry any more, with a margin: they check several times per second.
 const NOTICE_TIME: Duration = Duration::from_millis(750);
@@ -37,6 +40,10 @@ impl Singleton {
     fn fence(&self) -> MutexGuard<'_, Option<Fence>> {
         self.fence.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn is_owned(&self) -> bool {
+        self.fence().as_ref().is_some_and(Fence::holds)
+    }
 }
 
 /// A message of such an entry in flight.
@@ -48,36 +55,49 @@ impl Drop for Turn {
     }
 }
 
+/// An entry with the task that competes for it.
+struct Competing {
+    singleton: Arc<Singleton>,
+    is_partition: bool,
+    task: AbortOnDropHandle<()>,
+}
+
 /// All such entries, by the names of their locks.
 #[derive(Default)]
-pub(crate) struct Singletons(Mutex<BTreeMap<ByteString, (Arc<Singleton>, AbortOnDropHandle<()>)>>);
+pub(crate) struct Singletons {
+    entries: Mutex<BTreeMap<ByteString, Competing>>,
+    partitions: Partitions,
+}
 
 impl Singletons {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ByteString, (Arc<Singleton>, AbortOnDropHandle<()>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ByteString, Competing>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Competes for these entries, and gives up all others. Must be called on a local task set.
-    pub(crate) fn compete(&self, engine: &Engine, names: impl IntoIterator<Item = ByteString>) {
+    /// Competes for the entries of these routes, and gives up all others. Must be called on a local task set.
+    pub(crate) fn compete<'r>(&self, engine: &Engine, routes: impl IntoIterator<Item = &'r RoutePlan> + Clone) {
         let mut all = self.lock();
-        let names: Vec<_> = names.into_iter().collect();
-        for (_, (singleton, task)) in all.extract_if(.., |name, _| !names.contains(name)) {
-            singleton.removed.notify_one();
+        let wanted = routes.clone().into_iter().flat_map(|route| route.owner_locks.iter().flatten());
+        let wanted: BTreeMap<&ByteString, bool> = wanted.map(|lock| (&lock.name, lock.is_partitioned)).collect();
+        for (_, competing) in all.extract_if(.., |name, competing| wanted.get(name) != Some(&competing.is_partition)) {
+            competing.singleton.removed.notify_one();
             // It ends once the entry is handed over.
-            drop(task.detach());
+            drop(competing.task.detach());
         }
-        for name in names {
+        let assigned = self.partitions.divide(engine, routes);
+        for (name, is_partition) in wanted {
             all.entry(name.clone()).or_insert_with(|| {
                 let singleton = Arc::<Singleton>::default();
-                let task = actix_rt::spawn(compete(engine.clone(), name, Arc::clone(&singleton)));
-                (singleton, AbortOnDropHandle::new(task))
+                let turn = is_partition.then(|| assigned.clone());
+                let task = actix_rt::spawn(compete(engine.clone(), name.clone(), turn, Arc::clone(&singleton)));
+                Competing { singleton, is_partition, task: AbortOnDropHandle::new(task) }
             });
         }
     }
 
     /// Whether this instance may read the messages of an entry now.
     pub(crate) fn is_owned(&self, name: &ByteString) -> bool {
-        self.lock().get(name).is_some_and(|(singleton, _)| singleton.fence().as_ref().is_some_and(Fence::holds))
+        self.lock().get(name).is_some_and(|competing| competing.singleton.is_owned())
     }
 
     /// Begins a message of an entry.
@@ -86,7 +106,7 @@ impl Singletons {
     /// UNAVAILABLE if another instance reads the entry.
     pub(crate) fn begin(&self, name: &ByteString) -> Result<Fence, Fault> {
         let all = self.lock();
-        let singleton = all.get(name).map(|(singleton, _)| singleton);
+        let singleton = all.get(name).map(|competing| &competing.singleton);
         let fence = singleton.and_then(|singleton| {
             let fence = singleton.fence();
             // Counted before the lock can be given up.
@@ -102,44 +122,81 @@ impl Singletons {
 
     /// Each entry, and whether this instance reads it.
     pub(crate) fn statuses(&self) -> Vec<(ByteString, bool)> {
-        let is_owned = |singleton: &Singleton| singleton.fence().as_ref().is_some_and(Fence::holds);
-        self.lock().iter().map(|(name, (singleton, _))| (name.clone(), is_owned(singleton))).collect()
+        self.lock().iter().map(|(name, competing)| (name.clone(), competing.singleton.is_owned())).collect()
     }
 }
 
-/// Holds the lock of an entry whenever it is free, until the entry is removed.
-async fn compete(engine: Engine, name: ByteString, singleton: Arc<Singleton>) {
-    let request = LockRequest {
-        metadata: "cluster: singleton".to_owned(),
-        ..LockRequest::new(&name, Mode::Exclusive, Wait::Forever)
-    };
+/// Holds the lock of an entry whenever it is free and this instance is assigned to it, until the entry is removed.
+async fn compete(
+    engine: Engine,
+    name: ByteString,
+    assigned: Option<watch::Receiver<Assigned>>,
+    singleton: Arc<Singleton>,
+) {
+    let role = if assigned.is_some() { "cluster: partitioned" } else { "cluster: singleton" };
+    let request = LockRequest { metadata: role.to_owned(), ..LockRequest::new(&name, Mode::Exclusive, Wait::Forever) };
+    let mut turn = ForThis { name: &name, assigned };
     loop {
         let acquired = tokio::select! {
             () = singleton.removed.notified() => return,
-            acquired = engine.acquire(&request) => acquired,
+            acquired = async {
+                turn.until(true).await;
+                tokio::select! {
+                    acquired = engine.acquire(&request) => Some(acquired),
+                    () = turn.until(false) => None,
+                }
+            } => acquired,
         };
         let held = match acquired {
-            Ok(held) => held,
-            Err(problem) => {
+            Some(Ok(held)) => held,
+            Some(Err(problem)) => {
                 tracing::debug!(entry = %name, %problem, "entry of one instance cannot be acquired; retrying");
                 sleep(RETRY_INTERVAL).await;
                 continue;
             }
+            None => continue,
         };
-        if own(held, &name, &singleton).await {
+        if own(held, &name, &mut turn, &singleton).await {
             return;
         }
     }
 }
 
-/// Reads an entry until its lock is lost, asked for, or the entry is removed, which is returned.
-async fn own(held: Held, name: &ByteString, singleton: &Singleton) -> bool {
+/// Whether this instance is assigned to an entry: always, if it is not partitioned.
+struct ForThis<'n> {
+    name: &'n ByteString,
+    assigned: Option<watch::Receiver<Assigned>>,
+}
+
+impl ForThis<'_> {
+    /// Waits until it is, or is not. Cancel safe.
+    async fn until(&mut self, is_assigned: bool) {
+        let Some(assigned) = &mut self.assigned else {
+            if !is_assigned {
+                std::future::pending::<()>().await;
+            }
+            return;
+        };
+        let ended = assigned.wait_for(|assigned| assigned.contains(self.name) == is_assigned).await.is_err();
+        if ended {
+            // The process ends.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Reads an entry until its lock is lost, asked for, the entry is removed, which is returned, or assigned to another instance.
+async fn own(held: Held, name: &ByteString, turn: &mut ForThis<'_>, singleton: &Singleton) -> bool {
     let mut validity = held.validity();
     let held = Arc::new(held);
     *singleton.fence() = Some(Fence::new(&held, None));
     tracing::info!(entry = %name, token = %held.token(), "this instance reads the entry now");
     let removed = tokio::select! {
         () = singleton.removed.notified() => true,
+        () = turn.until(false) => {
+            tracing::info!(entry = %name, "the entry is assigned to another instance");
+            false
+        }
         reason = validity.revoked() => {
             // Without a reason, the lock is lost.
             if let Some(reason) = reason {

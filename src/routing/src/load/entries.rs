@@ -2,23 +2,25 @@
 
 use std::sync::Arc;
 
-use crossdock_message::ByteString;
 use crossdock_ports::{Delivery, EntryContext, EntrySpec};
 use crossdock_settings::{FromNode as _, Kind, Node, Reader, Span, choices, nearest};
 
 use super::routes::ServedCall;
 use super::{ListenerInfo, Loader};
+use crate::plan::OwnerLock;
 
 choices! {
     /// Which instances of the cluster read the messages of an entry.
     pub(crate) enum ClusterRole {
         /// One at a time.
         Singleton = "singleton",
+        /// One at a time, and the entries of the route are divided evenly among the instances.
+        Partitioned = "partitioned",
     }
 }
 
-/// An entry, and the name of the lock that an instance must hold to read its messages.
-pub(super) type OwnedEntry = (Arc<dyn EntrySpec>, Option<ByteString>);
+/// An entry, and the lock that an instance must hold to read its messages.
+pub(super) type OwnedEntry = (Arc<dyn EntrySpec>, Option<OwnerLock>);
 
 /// Maximum length of the name of such a lock.
 const OWNER_LOCK_LEN_MAX: usize = 255;
@@ -38,7 +40,17 @@ impl Loader<'_> {
         if list.is_empty() {
             reader.error("missing-value", from.span, "`from` needs at least one entry", "write `{ http: { … } }`");
         }
-        list.iter().filter_map(|node| self.entry(node, served, delivery, reader)).flatten().collect()
+        let entries = list.iter().filter_map(|node| self.entry(node, served, delivery, reader));
+        let entries: Vec<OwnedEntry> = entries.flatten().collect();
+        let is_partitioned = |(_, lock): &&OwnedEntry| lock.as_ref().is_some_and(|lock| lock.is_partitioned);
+        if entries.iter().filter(is_partitioned).count() == 1 {
+            let message =
+                "`cluster: partitioned` divides the entries of a route among the instances, and only one entry has it";
+            let help = "write it for several entries, such as the queues of an exchange that hashes keys, or write `cluster: singleton`; the \
+                        partitions of a Kafka topic are divided without it";
+            reader.error("partitioned", from.span, message, help);
+        }
+        entries
     }
 
     fn entry(
@@ -82,10 +94,17 @@ impl Loader<'_> {
         found.map(|entries| entries.into_iter().map(owned).collect())
     }
 
-    /// The name of the lock that an instance must hold to read the messages of an entry.
-    fn owner_lock(&self, entry: &Arc<dyn EntrySpec>, role: &Node, reader: &mut Reader<'_>) -> Option<ByteString> {
-        let ClusterRole::Singleton = ClusterRole::from_node(role, reader)?;
-        self.check_cluster("cluster: singleton", role.span, reader);
+    /// The lock that an instance must hold to read the messages of an entry.
+    fn owner_lock(&self, entry: &Arc<dyn EntrySpec>, role: &Node, reader: &mut Reader<'_>) -> Option<OwnerLock> {
+        let is_partitioned = match ClusterRole::from_node(role, reader)? {
+            ClusterRole::Singleton => false,
+            ClusterRole::Partitioned => true,
+        };
+        self.check_cluster(
+            if is_partitioned { "cluster: partitioned" } else { "cluster: singleton" },
+            role.span,
+            reader,
+        );
         if !entry.is_consumed() {
             let message =
                 "callers decide which instance they call; only messages of a broker can be read by one instance";
@@ -98,7 +117,7 @@ impl Loader<'_> {
             reader.error("singleton", role.span, "the names of listener and queue are too long", "use shorter names");
             return None;
         }
-        Some(name.into())
+        Some(OwnerLock { name: name.into(), is_partitioned })
     }
 
     /// Reports a part of the settings that needs a cluster, if there is none.

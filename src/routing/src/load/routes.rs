@@ -10,7 +10,7 @@ use crossdock_settings::{FromNode as _, Key, Node, Reader, Settings as _, Span, 
 use super::{Loader, declare};
 use crate::errors::{ErrorRule, ErrorRuleSettings};
 use crate::headers::{HeaderPlan, HeaderSettings};
-use crate::plan::RoutePlan;
+use crate::plan::{OwnerLock, RoutePlan};
 use crate::policies::{PolicyContext, PolicySettings};
 use crate::steps::{Step, StepReader};
 
@@ -140,7 +140,7 @@ impl Loader<'_> {
         served: Option<&ServedCall>,
         key: &Key,
         reader: &mut Reader<'_>,
-    ) -> Option<(Vec<Arc<dyn EntrySpec>>, Vec<Option<ByteString>>)> {
+    ) -> Option<(Vec<Arc<dyn EntrySpec>>, Vec<Option<OwnerLock>>)> {
         if settings.from.is_none() {
             let help = "add `from: { http: { listen: …, get: /… } }`";
             reader.error("missing-key", key.span, "a route needs `from`", help);
