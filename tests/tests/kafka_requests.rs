@@ -1,5 +1,6 @@
 //! Requests and replies over topics, with aiokafka and Spring Kafka.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crossdock_tests::{Backend, Gateway, Kafka, Peer, Recorder, Reply, call, routes, run_peer, until};
@@ -58,6 +59,56 @@ fn kafka_replies_reach_their_callers_by_every_convention() {
         };
         assert!(used.len() == 6 && used.iter().all(allowed), "{headers}: {used:?}");
     }
+}
+
+/// Three instances of a cluster, and a topic of replies with two partitions: two instances have one of their own, the third shares.
+#[test]
+#[ignore = "needs Kafka, which tests/run installs"]
+fn kafka_reply_partitions_are_divided_among_the_instances_of_a_cluster() {
+    let kafka = Kafka::start();
+    let (topic, replies) = (kafka.name("claimed"), kafka.name("claimed-replies"));
+    kafka.run(&["create", &topic, &format!("{replies}:2")]);
+    let _server = Peer::start(&mut kafka.peer(&["serve", &topic]));
+    let settings = format!("topic: {replies}, partitions: cluster");
+    let values: [(&str, &dyn std::fmt::Display); 3] =
+        [("BROKERS", &kafka.brokers), ("TOPIC", &topic), ("REPLIES", &settings)];
+    let mut instances = Gateway::start_cluster(3, &routes("kafka-ask", &values));
+    let counts = || {
+        let records = kafka.read(&replies);
+        [0, 1].map(|partition| records.iter().filter(|record| record["partition"] == partition).count())
+    };
+    // The partition in which all replies to a gateway arrive.
+    let partition_of = |gateway: &Gateway| {
+        let before = counts();
+        until("a reply", || ask(gateway, r#"{"id":"1"}"#).status == 200);
+        assert_eq!(ask(gateway, r#"{"id":"2"}"#).status, 200);
+        let after = counts();
+        let used: Vec<_> = [0, 1].into_iter().filter(|partition| before[*partition] != after[*partition]).collect();
+        assert_eq!(used.len(), 1, "{before:?} {after:?}");
+        used[0] as u64
+    };
+    // What an instance has said last: its partition, and whether it is its own.
+    let said = |gateway: &Gateway| {
+        let lines = gateway.log();
+        let line = lines.iter().rev().find(|line| line.contains("replies arrive in a partition"))?;
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        let is_own = line["fields"]["message"].as_str()?.contains("this instance alone");
+        Some((line["fields"]["partition"].as_u64()?, is_own))
+    };
+    let own = |instances: &[Gateway]| {
+        let said: Vec<_> = instances.iter().filter_map(said).collect();
+        said.iter().filter(|(_, is_own)| *is_own).map(|(partition, _)| *partition).collect::<BTreeSet<_>>()
+    };
+    until("two instances to have a partition of their own", || own(&instances).len() == 2);
+    for gateway in &instances {
+        let used = partition_of(gateway);
+        assert_eq!(said(gateway).map(|(partition, _)| partition), Some(used));
+    }
+    // The third one claims what a killed instance used, once its session has ended.
+    let owner = instances.iter().position(|gateway| said(gateway).is_some_and(|(_, is_own)| is_own));
+    drop(instances.remove(owner.expect("an owner")));
+    until("both partitions to have an owner", || own(&instances).len() == 2);
+    assert_eq!(partition_of(&instances[0]), 1 - partition_of(&instances[1]));
 }
 
 #[test]

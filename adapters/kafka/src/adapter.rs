@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crossdock_contract::Contracts;
 use crossdock_ports::{
-    Adapter, AdapterError, DeadLetters, EntryContext, EntryFinding, EntrySpec, Inbound, ListenerSpec, Outbound,
+    Adapter, AdapterError, Claim, DeadLetters, EntryContext, EntryFinding, EntrySpec, Inbound, ListenerSpec, Outbound,
     PortStatus, Schemas, ServiceSpec,
 };
 use crossdock_settings::{FromNode, Node, Reader};
@@ -73,6 +73,10 @@ impl Adapter for KafkaAdapter {
         let Some(listener) = listener.as_any().downcast_ref::<Listener>() else { return Ok(Vec::new()) };
         let topics = dead_letters::topics(listener, entries, &self.producers)?;
         Ok(topics.into_iter().map(|topic| Box::new(topic) as Box<dyn DeadLetters>).collect())
+    }
+
+    fn connect_claims(&self, claims: Arc<dyn Claim>) {
+        self.replies.connect(claims);
     }
 
     fn open_inbound(&self, name: &str, spec: &dyn ListenerSpec) -> Result<Box<dyn Inbound>, AdapterError> {

@@ -2,6 +2,7 @@
 
 mod checked;
 mod cluster;
+mod partitions;
 mod registry;
 mod start;
 mod token;
@@ -15,6 +16,7 @@ use crossdock_tls::ClientTlsSettings;
 
 pub(crate) use checked::{Entry, Listener, Operation, RejectPolicy, Replies, RetryTopic, Service, Subject};
 pub(crate) use cluster::Cluster;
+pub(crate) use partitions::ReplyPartitions;
 pub(crate) use registry::{RegistryAccess, RegistryLogin};
 pub(crate) use start::Start;
 pub(crate) use token::TokenSource;
@@ -237,9 +239,9 @@ settings! {
         pub(crate) topic: Spanned<String>,
         /// What happens if it does not exist.
         pub(crate) declare: Declare = Declare::Check,
-        /// The partitions for this instance; others must have their own. Without it, every instance reads all partitions and ignores replies to
-        /// others.
-        pub(crate) partitions: Vec<i32>,
+        /// The partitions for this instance, and others must have their own; or `cluster` for one that no other instance of the cluster uses.
+        /// Without it, every instance reads all partitions and ignores replies to others.
+        pub(crate) partitions: ReplyPartitions = ReplyPartitions::All,
         /// The headers of requests and replies.
         pub(crate) headers: Convention = Convention::Spring,
         /// The topic for late replies, which arrive after their caller stopped waiting; without it they are dropped.

@@ -102,10 +102,10 @@ impl KafkaOutbound {
         };
         let left = message.deadline.map_or(Duration::MAX, |deadline| deadline.left(Instant::now()));
         // While it can still be reported that the request is not sent.
-        requester.receiver.ready(left / 4 * 3).await?;
+        let partitions = requester.receiver.ready(left / 4 * 3).await?;
         let requests =
             requester.requests.get_or_init(|| Requests::open(&requester.receiver, &requester.replies, &self.producer));
-        let (headers, expected) = requests.expect(record.headers)?;
+        let (headers, expected) = requests.expect(record.headers, &partitions)?;
         record.headers = mapping::with_timeout(headers, message, Instant::now());
         // The timeout counts from the time of the record.
         record.timestamp = None;

@@ -3,16 +3,19 @@
 //!
 //! The client belongs to no group. It reads its partitions from the end they have before the first request is sent, so that no reply is missed, and
 //! no old one is read.
+//!
+//! With `partitions: cluster`, it reads one partition that no other instance has claimed. A claim that is lost, or a partition that is shared because
+//! there are too few, does no harm: replies to others are ignored.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crossdock_delivery::Backoff;
 use crossdock_message::Fault;
-use crossdock_ports::{AdapterError, PortStatus};
+use crossdock_ports::{AdapterError, Claim, ClaimGuard, Claimed, PortStatus};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataPartition;
@@ -20,7 +23,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, watch};
 
 use crate::client::{Monitor, Observer};
-use crate::config::{Cluster, Declare, Replies};
+use crate::config::{Cluster, Declare, Replies, ReplyPartitions};
 use crate::correlation::CorrelationId;
 use crate::declare;
 use crate::error::unreachable;
@@ -46,20 +49,37 @@ const QUEUED_KIB_MAX: usize = 16 << 10;
 const FETCH_LEN_MAX: usize = 16 << 20;
 
 /// A cluster, a topic, its partitions and the convention.
-pub(crate) type Key = (u64, String, Vec<i32>, &'static str);
+type Key = (u64, String, ReplyPartitions, &'static str);
 
 /// All receivers of replies of the process.
-pub(crate) type ReplyReceivers = SharedByKey<Key, ReplyReceiver>;
+#[derive(Default)]
+pub(crate) struct ReplyReceivers {
+    receivers: SharedByKey<Key, ReplyReceiver>,
+    /// If the instance is a member of a cluster.
+    claims: OnceLock<Arc<dyn Claim>>,
+}
+
+impl fmt::Debug for ReplyReceivers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReplyReceivers")
+    }
+}
 
 impl ReplyReceivers {
+    pub(crate) fn connect(&self, claims: Arc<dyn Claim>) {
+        // One process is a member of one cluster.
+        let _ = self.claims.set(claims);
+    }
+
     /// The receiver for a topic; created on first use.
     pub(crate) fn receiver(&self, cluster: &Cluster, replies: &Replies) -> Result<Arc<ReplyReceiver>, AdapterError> {
-        self.get_or_open(key(cluster, replies), || ReplyReceiver::open(cluster, replies))
+        let open = || ReplyReceiver::open(cluster, replies, self.claims.get().cloned());
+        self.receivers.get_or_open(key(cluster, replies), open)
     }
 
     /// Whether replies can be received; `None` if nobody waits for any.
     pub(crate) fn status(&self, cluster: &Cluster, replies: &Replies) -> Option<PortStatus> {
-        self.get(&key(cluster, replies)).map(|receiver| receiver.monitor.status())
+        self.receivers.get(&key(cluster, replies)).map(|receiver| receiver.monitor.status())
     }
 }
 
@@ -70,13 +90,15 @@ fn key(cluster: &Cluster, replies: &Replies) -> Key {
 /// A reply and the request that it names.
 pub(crate) type Reply = (CorrelationId, ReceivedRecord);
 
+type Position = Result<Arc<[i32]>, String>;
+
 /// Receives the replies in some partitions of a topic, from its creation until it is dropped.
 pub(crate) struct ReplyReceiver {
     topic: String,
     monitor: Arc<Monitor>,
     senders: Arc<Senders>,
-    /// Whether the partitions are positioned; otherwise why not, or an empty text.
-    position: watch::Receiver<Result<(), String>>,
+    /// The partitions that requests name, none if all are read, once they are positioned; otherwise why not, or an empty text.
+    position: watch::Receiver<Position>,
 }
 
 /// The data arbiters that wait for replies, by their random numbers.
@@ -104,7 +126,7 @@ impl Drop for Registration {
 }
 
 impl ReplyReceiver {
-    fn open(cluster: &Cluster, replies: &Replies) -> Result<Arc<Self>, AdapterError> {
+    fn open(cluster: &Cluster, replies: &Replies, claims: Option<Arc<dyn Claim>>) -> Result<Arc<Self>, AdapterError> {
         let monitor = Arc::new(Monitor::new(cluster, "receive replies"));
         let mut config = cluster.client_config();
         config
@@ -132,6 +154,9 @@ impl ReplyReceiver {
             monitor: Arc::clone(&monitor),
             senders: Arc::downgrade(&senders),
             next: HashMap::new(),
+            named: Arc::default(),
+            claims,
+            claimed: None,
             topic: replies.topic.as_str().into(),
         };
         let thread = std::thread::Builder::new().name("kafka replies".to_owned());
@@ -150,21 +175,22 @@ impl ReplyReceiver {
         (Registration { receiver: Arc::clone(self), number }, replies)
     }
 
-    /// Waits until replies can be received, for at most `time`. Cancel safe.
+    /// Waits until replies can be received, for at most `time`. Returns the partitions that requests name, none if all are read. Cancel safe.
     ///
     /// # Errors
     /// UNREACHABLE if they cannot; at once if it is known why.
-    pub(crate) async fn ready(&self, time: Duration) -> Result<(), Fault> {
+    pub(crate) async fn ready(&self, time: Duration) -> Result<Arc<[i32]>, Fault> {
         let mut position = self.position.clone();
-        let is_starting = |position: &Result<(), String>| !position.as_ref().is_err_and(String::is_empty);
+        let is_starting = |position: &Position| !position.as_ref().is_err_and(String::is_empty);
         let known = match tokio::time::timeout(time.min(READY_TIMEOUT), position.wait_for(is_starting)).await {
             Ok(Ok(position)) => position.clone(),
             Ok(Err(_)) => Err("the polling thread has ended".to_owned()),
             Err(_) => Err("the brokers do not respond".to_owned()),
         };
         // Also if the thread ended after that.
-        let known = known
-            .and_then(|()| position.has_changed().map(drop).map_err(|_| "the polling thread has ended".to_owned()));
+        let known = known.and_then(|named| {
+            position.has_changed().map(|_| named).map_err(|_| "the polling thread has ended".to_owned())
+        });
         known.map_err(|problem| {
             unreachable(format!("replies in the topic `{}` cannot be received: {problem}", self.topic))
         })
@@ -187,15 +213,20 @@ struct Polling {
     senders: Weak<Senders>,
     /// The partitions that are read, with the offset of the next reply.
     next: HashMap<i32, i64>,
+    /// The partitions that requests name.
+    named: Arc<[i32]>,
+    claims: Option<Arc<dyn Claim>>,
+    /// The partition that no other instance uses.
+    claimed: Option<(i32, Box<dyn ClaimGuard>)>,
     topic: Arc<str>,
 }
 
 impl Polling {
-    fn run(mut self, positioned: &watch::Sender<Result<(), String>>) {
+    fn run(mut self, positioned: &watch::Sender<Position>) {
         while self.position_with_retries(positioned) {
             self.monitor.is_up();
-            positioned.send_modify(|position| *position = Ok(()));
-            match self.receive() {
+            positioned.send_modify(|position| *position = Ok(Arc::clone(&self.named)));
+            match self.receive(positioned) {
                 Ok(()) => return,
                 Err(problem) => self.report(positioned, problem),
             }
@@ -205,7 +236,7 @@ impl Polling {
     }
 
     /// Repeats to start until it succeeds; `false` if nobody waits for replies any more.
-    fn position_with_retries(&mut self, positioned: &watch::Sender<Result<(), String>>) -> bool {
+    fn position_with_retries(&mut self, positioned: &watch::Sender<Position>) -> bool {
         let mut backoff = Backoff::new(BACKOFF, BACKOFF_MAX);
         while let Err(problem) = self.position() {
             self.report(positioned, problem);
@@ -221,7 +252,7 @@ impl Polling {
         true
     }
 
-    fn report(&self, positioned: &watch::Sender<Result<(), String>>, problem: String) {
+    fn report(&self, positioned: &watch::Sender<Position>, problem: String) {
         self.monitor.is_down(&problem);
         positioned.send_modify(|position| *position = Err(problem));
     }
@@ -230,7 +261,7 @@ impl Polling {
     ///
     /// # Errors
     /// Why they can no longer be received.
-    fn receive(&mut self) -> Result<(), String> {
+    fn receive(&mut self, positioned: &watch::Sender<Position>) -> Result<(), String> {
         let mut checked = Instant::now();
         loop {
             let received = self.consumer.poll(POLL_TIME);
@@ -248,6 +279,9 @@ impl Polling {
             }
             if checked.elapsed() >= CHECK_INTERVAL {
                 self.check()?;
+                if self.claim_later() {
+                    positioned.send_modify(|position| *position = Ok(Arc::clone(&self.named)));
+                }
                 checked = Instant::now();
             }
         }
@@ -257,7 +291,8 @@ impl Polling {
     fn position(&mut self) -> Result<(), String> {
         // A bearer token is only asked for while the client is polled.
         self.consumer.poll(Duration::ZERO);
-        let text = |error: KafkaError| match (error.rdkafka_error_code(), self.monitor.status()) {
+        let monitor = Arc::clone(&self.monitor);
+        let text = |error: KafkaError| match (error.rdkafka_error_code(), monitor.status()) {
             // The client knows more.
             (
                 Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut) | None,
@@ -279,8 +314,13 @@ impl Polling {
         if existing.is_empty() {
             return Err("the topic does not exist".to_owned());
         }
-        let wanted =
-            if self.replies.partitions.is_empty() { existing.clone() } else { self.replies.partitions.clone() };
+        existing.sort_unstable();
+        let wanted = match &self.replies.partitions {
+            ReplyPartitions::All => existing.clone(),
+            ReplyPartitions::Listed(partitions) => partitions.clone(),
+            ReplyPartitions::Claimed => vec![self.claim_or_share(&existing)],
+        };
+        self.named = if self.replies.partitions == ReplyPartitions::All { Arc::default() } else { Arc::from(&*wanted) };
         if let Some(missing) = wanted.iter().find(|partition| !existing.contains(partition)) {
             return Err(format!("the topic has no partition {missing}"));
         }
@@ -292,6 +332,64 @@ impl Polling {
         self.assign(&next).map_err(text)?;
         self.next = next;
         Ok(())
+    }
+
+    /// The partition of these that this instance has claimed or claims now, or else any of them.
+    fn claim_or_share(&mut self, existing: &[i32]) -> i32 {
+        let claimed = self.claimed.as_ref().map(|(partition, _)| *partition);
+        if let Some(partition) =
+            claimed.filter(|partition| existing.contains(partition)).or_else(|| self.claim(existing))
+        {
+            return partition;
+        }
+        let at = usize::try_from(random_number() % existing.len() as u64).unwrap_or_default();
+        tracing::info!(topic = %self.topic, partition = existing[at], "replies arrive in a partition of several instances: none is free");
+        existing[at]
+    }
+
+    fn claim(&mut self, partitions: &[i32]) -> Option<i32> {
+        let Claimed { at, guard } = self.claim_one(partitions)?;
+        let partition = partitions[at];
+        tracing::info!(topic = %self.topic, partition, "replies arrive in a partition of this instance alone");
+        self.claimed = Some((partition, guard));
+        Some(partition)
+    }
+
+    fn claim_one(&self, partitions: &[i32]) -> Option<Claimed> {
+        let (brokers, topic) = (&self.cluster.brokers, &self.topic);
+        let names = partitions.iter().map(|partition| format!("replies {brokers}/{topic}/{partition}")).collect();
+        // It waits with timers, which this thread does not have.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().ok()?;
+        runtime.block_on(self.claims.as_ref()?.claim(names))
+    }
+
+    /// Claims a partition, if this instance has none of its own: there were too few, or its session with the cluster has ended. Whether requests
+    /// name another one from now on; replies that are on their way are read all the same.
+    fn claim_later(&mut self) -> bool {
+        let is_needed = self.claims.is_some() && self.replies.partitions == ReplyPartitions::Claimed;
+        if !is_needed || self.claimed.as_ref().is_some_and(|(_, guard)| guard.holds()) {
+            return false;
+        }
+        // The one that it uses already, if possible.
+        let used: Vec<i32> = self.named.to_vec();
+        if self.claim(&used).is_some() {
+            return false;
+        }
+        let Ok(existing) = existing_partitions(&self.consumer, &self.topic, CHECK_TIMEOUT) else { return false };
+        let Some(partition) = self.claim(&existing) else { return false };
+        let Ok((_, end)) = self.consumer.fetch_watermarks(&self.topic, partition, CHECK_TIMEOUT) else {
+            self.claimed = None;
+            return false;
+        };
+        let mut next = self.next.clone();
+        next.entry(partition).or_insert(end);
+        if let Err(error) = self.assign(&next) {
+            tracing::warn!(topic = %self.topic, partition, %error, "a partition of replies cannot be read");
+            self.claimed = None;
+            return false;
+        }
+        (self.next, self.named) = (next, Arc::from([partition]));
+        true
     }
 
     fn assign(&self, next: &HashMap<i32, i64>) -> Result<(), KafkaError> {
@@ -313,7 +411,7 @@ impl Polling {
         }
         self.monitor.is_up();
         let mut next = self.next.clone();
-        if self.replies.partitions.is_empty() {
+        if self.replies.partitions == ReplyPartitions::All {
             for partition in existing {
                 next.entry(partition).or_insert(0);
             }

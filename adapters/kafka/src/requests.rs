@@ -37,15 +37,19 @@ impl Requests {
         Self { registration, pending, replies: replies.clone(), next: Cell::new(0) }
     }
 
-    /// Registers a request, before it is sent, and adds the address of its reply to its headers.
+    /// Registers a request, before it is sent, and adds the address of its reply to its headers, with one of these partitions if there are any.
     ///
     /// # Errors
     /// RESOURCE_EXHAUSTED if too many requests wait for their replies.
-    pub(crate) fn expect(&self, headers: OwnedHeaders) -> Result<(OwnedHeaders, Expected<ReceivedRecord>), Fault> {
+    pub(crate) fn expect(
+        &self,
+        headers: OwnedHeaders,
+        partitions: &[i32],
+    ) -> Result<(OwnedHeaders, Expected<ReceivedRecord>), Fault> {
         let number = self.next.get();
         self.next.set(number + 1);
         let id = CorrelationId { sender: self.registration.number, number };
-        let Replies { topic, partitions, convention, .. } = &self.replies;
+        let Replies { topic, convention, .. } = &self.replies;
         // In turn, so that all partitions are used.
         let turn = id.sender.wrapping_add(number).checked_rem(partitions.len() as u64);
         let partition = turn.and_then(|turn| partitions.get(usize::try_from(turn).ok()?));

@@ -3,6 +3,7 @@
 //!
 //! Statistics only count; they are in `stats`. The state is keyed by names and limits, and does not depend on plans of routes otherwise.
 
+mod claims;
 mod dedup_cache;
 mod fault_log;
 mod fence;
@@ -22,6 +23,7 @@ use crossdock_embedded::Engine;
 use crossdock_message::ByteString;
 use tokio::sync::Semaphore;
 
+pub(crate) use claims::Claims;
 pub(crate) use dedup_cache::{DedupCache, DedupEntry, carried_out, key_reused};
 pub(crate) use fault_log::{FaultLog, Place};
 pub(crate) use fence::{Fence, lost, not_granted};

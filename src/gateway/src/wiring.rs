@@ -10,7 +10,7 @@ use actix::{Actor as _, Addr};
 use actix_rt::task::JoinHandle;
 use crossdock_cluster::{Machines, Node, StartError};
 use crossdock_embedded::{Engine, Options};
-use crossdock_ports::{Adapter, Enqueue};
+use crossdock_ports::{Adapter, Claim, Enqueue};
 use crossdock_routing::Plan;
 use crossdock_settings::Diagnostics;
 use crossdock_zab::Role;
@@ -22,7 +22,7 @@ use crate::config::{ClusterConfig, Config, PushedFiles, load_config_with};
 use crate::data::{Opener, deliver};
 use crate::error::{ApplyError, LoadError};
 use crate::generation::{CurrentGeneration, Generation, try_open};
-use crate::process::{ProcessState, Queues};
+use crate::process::{Claims, ProcessState, Queues};
 use crate::pushed::{self, Kept};
 use crate::stats::{Stats, WINDOW_STEP};
 
@@ -215,7 +215,11 @@ impl Gateway {
         let process = Arc::new(ProcessState::new(cluster.as_ref().map(|member| member.engine.clone())));
         if let Some(member) = &cluster {
             let queues: Arc<dyn Enqueue> = Arc::new(Queues(member.engine.clone()));
-            self.adapters.iter().for_each(|adapter| adapter.connect_queues(Arc::clone(&queues)));
+            let claims: Arc<dyn Claim> = Arc::new(Claims(member.engine.clone()));
+            for adapter in &*self.adapters {
+                adapter.connect_queues(Arc::clone(&queues));
+                adapter.connect_claims(Arc::clone(&claims));
+            }
         }
         try_open(&config.plan.services, &self.adapters)?;
         let mut first = Generation::new(1, config.plan, config.listeners.clone(), config.limits, &stats, &process);

@@ -10,7 +10,8 @@ use crossdock_message::ByteString;
 use crossdock_settings::{Node, Reader};
 
 use crate::{
-    Binding, DeadLetters, Enqueue, Inbound, Outbound, PathTemplate, PortStatus, QueueSource, TestClient, WriteFormat,
+    Binding, Claim, DeadLetters, Enqueue, Inbound, Outbound, PathTemplate, PortStatus, QueueSource, TestClient,
+    WriteFormat,
 };
 
 /// Why an adapter cannot open or serve what the settings configure.
@@ -316,6 +317,11 @@ pub trait Adapter: Send + Sync {
     /// Gives it the queues of the cluster, once the instance is a member of one.
     fn connect_queues(&self, queues: Arc<dyn Enqueue>) {
         let _ = queues;
+    }
+
+    /// Lets it divide things among the instances of the cluster, once the instance is a member of one.
+    fn connect_claims(&self, claims: Arc<dyn Claim>) {
+        let _ = claims;
     }
 
     /// Binds the address of a listener. Settings cannot cause errors after this succeeded.

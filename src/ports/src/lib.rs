@@ -15,6 +15,7 @@ mod adapter;
 mod binding;
 mod body_format;
 mod calls;
+mod claims;
 mod dead_letters;
 mod encode;
 mod key_template;
@@ -33,6 +34,7 @@ pub use adapter::{
 pub use binding::{Binding, BodyBinding, address_field};
 pub use body_format::BodyFormat;
 pub use calls::known_call;
+pub use claims::{Claim, ClaimGuard, Claimed};
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, Visit};
 pub use encode::{EncodedBody, WriteFormat, encode_body, passes_unchanged};
 pub use key_template::KeyTemplate;

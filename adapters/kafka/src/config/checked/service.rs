@@ -9,15 +9,16 @@ use crossdock_ports::{OperationSpec, ServiceSpec};
 use crossdock_settings::{FromNode, Node, Reader};
 
 use super::{Operation, topic};
-use crate::config::{Cluster, Compression, Convention, Declare, RegistryAccess, RepliesSettings, ServiceSettings};
+use crate::config::{
+    Cluster, Compression, Convention, Declare, RegistryAccess, RepliesSettings, ReplyPartitions, ServiceSettings,
+};
 
 /// Where the replies to requests arrive, as checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Replies {
     pub(crate) topic: String,
     pub(crate) declare: Declare,
-    /// The partitions of this instance; all if empty.
-    pub(crate) partitions: Vec<i32>,
+    pub(crate) partitions: ReplyPartitions,
     pub(crate) convention: Convention,
     /// The topic for late replies.
     pub(crate) late: Option<String>,
@@ -27,16 +28,10 @@ pub(crate) struct Replies {
 
 impl Replies {
     fn read(settings: &RepliesSettings, node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        let mut partitions = settings.partitions.clone();
-        partitions.sort_unstable();
-        partitions.dedup();
+        let partitions = settings.partitions.clone();
         let span = || node.get("partitions").map_or(node.span, |node| node.span);
-        if partitions.first().is_some_and(|partition| *partition < 0) {
-            reader.error("number", span(), "a partition must be at least 0", "");
-            return None;
-        }
         let convention = settings.headers;
-        if !partitions.is_empty() && !convention.has_partition() {
+        if partitions != ReplyPartitions::All && !convention.has_partition() {
             let message = format!("`headers: {}` cannot name a partition for a reply", convention.word());
             reader.error("replies", span(), message, "remove `partitions`, or write `headers: spring`");
             return None;
@@ -129,6 +124,10 @@ impl ServiceSpec for Service {
 
     fn operations(&self) -> Vec<(ByteString, Arc<dyn OperationSpec>)> {
         self.operations.clone()
+    }
+
+    fn needs_cluster(&self) -> bool {
+        self.replies.as_ref().is_some_and(|replies| replies.partitions == ReplyPartitions::Claimed)
     }
 
     fn as_any(&self) -> &dyn Any {
