@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::error::CommandError;
 use crate::generations::Generations;
 use crate::machine::{Machine, State};
+use crate::outside::{KeepAlives, Watches};
 use crate::queues::Queues;
 use crate::releases::Releases;
 use crate::requests::Requests;
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) sequences: Sequences,
     pub(crate) queues: Queues,
     pub(crate) generations: Generations,
+    pub(crate) watches: Watches,
+    pub(crate) keep_alives: KeepAlives,
     /// That of the engine's thread: those of callers may end sooner.
     pub(crate) runtime: Handle,
 }
@@ -69,6 +72,7 @@ impl Drop for Running {
         self.shared.sessions.end();
         self.shared.requests.end_all();
         self.shared.queues.end_all();
+        self.shared.watches.miss();
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -92,6 +96,8 @@ impl Engine {
             sequences: Sequences::default(),
             queues: Queues::default(),
             generations: Generations::default(),
+            watches: Watches::default(),
+            keep_alives: KeepAlives::default(),
         });
         let (stop, stopped) = oneshot::channel();
         let running = run(Arc::clone(&shared), stopped);
@@ -257,7 +263,7 @@ impl Shared {
 }
 
 /// Whether a command can be sent again, if it may be executed more than once.
-fn is_passing(error: RequestError) -> bool {
+pub(crate) fn is_passing(error: RequestError) -> bool {
     use crossdock_zab::Refusal::{Busy, NoLeader, TransferringLeadership};
     matches!(
         error,

@@ -17,6 +17,7 @@ pub(crate) async fn follow(shared: Arc<Shared>, mut subscription: Subscription<E
                     shared.generations.handle(event);
                 }
                 shared.queues.handle(&shared, &events);
+                shared.watches.handle(&events);
             }
             Notice::Restored(_) | Notice::Missed => {
                 let view = shared.replica.view();
@@ -24,12 +25,14 @@ pub(crate) async fn follow(shared: Arc<Shared>, mut subscription: Subscription<E
                 shared.sessions.compare(&view);
                 shared.queues.compare(&shared);
                 shared.generations.changed();
+                shared.watches.miss();
             }
             Notice::Role(_) => {}
             Notice::Ended => {
                 shared.requests.end_all();
                 shared.sessions.end();
                 shared.queues.end_all();
+                shared.watches.miss();
                 return;
             }
         }

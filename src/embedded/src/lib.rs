@@ -21,6 +21,7 @@ mod follow;
 mod generations;
 mod locks;
 mod machine;
+mod outside;
 mod queues;
 mod releases;
 mod requests;
@@ -31,6 +32,7 @@ pub use engine::{Engine, Options, Running};
 pub use error::{AcquireError, CommandError};
 pub use locks::{Held, LockRequest, NewResult, Validity, Wait};
 pub use machine::{COORDINATION, Machine, State, add};
+pub use outside::{News, SessionWatch};
 pub use queues::{
     Consumer, Delivery, EnqueueError, Finished, NewMessage, Placed, QueueEvent, SettleError, SlotValidity, Watch,
 };

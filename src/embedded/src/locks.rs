@@ -44,6 +44,8 @@ pub struct LockRequest {
     pub delay: Duration,
     /// What operators see.
     pub metadata: String,
+    /// Who acquires it within the session, if the lock is granted at once to an owner that holds it already.
+    pub reentrant_owner: Option<String>,
     /// Take them from their holders, ahead of all that wait, for this reason.
     pub steal: Option<String>,
 }
@@ -53,10 +55,18 @@ impl LockRequest {
     #[must_use]
     pub fn new(lock: &str, mode: Mode, wait: Wait) -> Self {
         let claims = vec![Claim { lock: lock.into(), mode }];
-        Self { claims, wait, hold: None, delay: Duration::ZERO, metadata: String::new(), steal: None }
+        Self {
+            claims,
+            wait,
+            hold: None,
+            delay: Duration::ZERO,
+            metadata: String::new(),
+            reentrant_owner: None,
+            steal: None,
+        }
     }
 
-    fn command(&self, id: RequestId, deadline: Option<Instant>) -> Acquire {
+    pub(crate) fn command(&self, id: RequestId, deadline: Option<Instant>) -> Acquire {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let claim =
             |claim: &Claim| command::Claim { lock: claim.lock.to_string(), mode: Some(claim.mode.to_command()) };
@@ -71,9 +81,10 @@ impl LockRequest {
             },
             hold_ms: self.hold.map(millis),
             delay_ms: millis(self.delay),
+            owner: self.reentrant_owner.clone().unwrap_or_default(),
+            reentrant: self.reentrant_owner.is_some(),
             metadata: self.metadata.clone(),
             steal: self.steal.clone(),
-            ..Acquire::default()
         }
     }
 }

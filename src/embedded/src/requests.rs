@@ -149,7 +149,7 @@ fn note(sender: &watch::Sender<Seen>, progress: Progress) {
     });
 }
 
-fn loss(reason: &EndReason) -> Loss {
+pub(crate) fn loss(reason: &EndReason) -> Loss {
     match reason {
         EndReason::Released => Loss::Released,
         EndReason::HoldExpired => Loss::HoldExpired,
