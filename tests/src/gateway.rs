@@ -128,11 +128,27 @@ impl Gateway {
     /// If one does not start.
     #[must_use]
     pub fn start_cluster_with(count: usize, listeners: &str, routes: &str) -> Vec<Self> {
+        Self::start_cluster_of(count, listeners, routes, "", &[])
+    }
+
+    /// Like [`Gateway::start_cluster_with`], with further settings of `cluster:` such as `, api: { … }`, and files.
+    ///
+    /// # Panics
+    /// If one does not start.
+    #[must_use]
+    pub fn start_cluster_of(
+        count: usize,
+        listeners: &str,
+        routes: &str,
+        settings: &str,
+        files: &[(&str, &[u8])],
+    ) -> Vec<Self> {
         let members: Vec<String> = (1..=count).map(|id| format!("{id}: \"{}\"", free_address())).collect();
         let members = members.join(", ");
         let member = |id| {
-            let cluster = format!("cluster: {{ name: test, id: {id}, members: {{ {members} }}, session: 1s }}\n");
-            let folder = write_settings(listeners, routes, &[], &cluster);
+            let cluster =
+                format!("cluster: {{ name: test, id: {id}, members: {{ {members} }}, session: 1s{settings} }}\n");
+            let folder = write_settings(listeners, routes, files, &cluster);
             let mut init = Command::new(crossdock());
             init.args(["cluster", "init", "--bootstrap", "--config"]).arg(folder.path()).stdout(Stdio::null());
             assert!(init.status().expect("it runs").success(), "the log is created");
@@ -243,6 +259,15 @@ impl Gateway {
     #[must_use]
     pub fn admin(&self) -> String {
         self.field("admin server started", "address").expect("the admin listener's address")
+    }
+
+    /// The address of the API of the cluster.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn api(&self) -> String {
+        self.field("API of the cluster started", "address").expect("the API's address")
     }
 
     /// Reads a JSON document from the admin listener.

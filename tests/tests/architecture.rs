@@ -31,10 +31,13 @@ const LAYERS: &[(&str, u8)] = &[
     ("crossdock-kafka", 4),
     ("crossdock-queue", 4),
     ("crossdock-embedded", 5),
-    ("crossdock-gateway", 6),
-    ("crossdock-cli", 7),
-    ("crossdock-tests", 8),
-    ("crossdock-examples", 9),
+    ("crossdock-api", 1),
+    ("crossdock-client", 2),
+    ("crossdock-api-server", 6),
+    ("crossdock-gateway", 7),
+    ("crossdock-cli", 8),
+    ("crossdock-tests", 9),
+    ("crossdock-examples", 10),
 ];
 
 /// The crates that may use a library.
@@ -43,13 +46,15 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("actix-web", &["crossdock-gateway", "crossdock-cli"]),
     ("actix-http", &["crossdock-http"]),
     ("actix-server", &["crossdock-transport"]),
-    ("hyper", &["crossdock-transport", "crossdock-http", "crossdock-grpc", "crossdock-kafka"]),
+    ("hyper", &["crossdock-transport", "crossdock-http", "crossdock-grpc", "crossdock-kafka", "crossdock-api-server"]),
+    ("tonic", &["crossdock-api", "crossdock-api-server", "crossdock-client", "crossdock-tests"]),
     ("h2", &["crossdock-grpc"]),
     ("hickory-resolver", &["crossdock-transport"]),
     ("protox", &["crossdock-proto"]),
     (
         "prost",
         &[
+            "crossdock-api",
             "crossdock-contract",
             "crossdock-coordination",
             "crossdock-proto",

@@ -18,6 +18,7 @@ mod queues;
 mod route_tests;
 mod routes;
 mod schema;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -161,6 +162,8 @@ enum Command {
         #[command(subcommand)]
         command: queues::QueuesCommand,
     },
+    /// Make a token for a client of the API of a cluster, with the digest for the file of clients.
+    Token,
     /// Run a command while a lock is held that all instances of the cluster share.
     Lock(locks::LockCommand),
     /// Show throughput, latency and availability of the routes of a running gateway; or push routes to all instances of a cluster.
@@ -261,6 +264,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Locks { command } => locks::locks(command),
         Command::Queues { command } => queues::queues(command),
         Command::Lock(command) => locks::lock(command),
+        Command::Token => {
+            token::token();
+            Ok(())
+        }
         Command::Routes { command: Some(command), .. } => generations::generations(command),
         Command::Routes { command: None, admin, config, json } => routes::routes(admin, &config, json),
     };

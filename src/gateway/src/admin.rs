@@ -45,6 +45,7 @@ pub(crate) struct AdminState {
     pub(crate) last_error: LastError,
     pub(crate) token: Option<String>,
     pub(crate) cluster: Option<Client>,
+    pub(crate) api: Option<Arc<crossdock_api_server::Counts>>,
 }
 
 /// The running admin listener.

@@ -95,6 +95,9 @@ pub enum ApplyError {
     /// The cluster node cannot be started.
     #[error("cluster: {0}{help}", help = cluster_help(.0))]
     Cluster(StartError),
+    /// The API of the cluster cannot be started.
+    #[error("api: {0}")]
+    Api(crossdock_api_server::StartError),
     /// The gateway is stopping.
     #[error("the gateway is stopping")]
     Stopping,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor as _, Addr};
 use actix_rt::task::JoinHandle;
+use crossdock_api_server::ApiServer;
 use crossdock_cluster::{Machines, Node, StartError};
 use crossdock_embedded::{Engine, Options};
 use crossdock_ports::{Adapter, Claim, Enqueue};
@@ -40,6 +41,7 @@ pub struct Running {
     listening: Vec<Listening>,
     admin: Option<Admin>,
     cluster: Option<Member>,
+    api: Option<ApiServer>,
     ordered: Option<Ordered>,
     drain: Duration,
 }
@@ -82,7 +84,7 @@ struct Member {
 }
 
 impl Member {
-    fn start(ClusterConfig { settings, session }: &ClusterConfig) -> Result<Self, ApplyError> {
+    fn start(ClusterConfig { settings, session, .. }: &ClusterConfig) -> Result<Self, ApplyError> {
         let mut machines = Machines::new();
         let published = crossdock_embedded::add(&mut machines);
         let node = Node::start(settings, machines).map_err(ApplyError::Cluster)?;
@@ -248,7 +250,15 @@ impl Gateway {
             pushed: pushed.clone(),
             prepared: None,
         };
+        let options = config.cluster.and_then(|cluster| cluster.api).zip(cluster.as_ref());
+        let api = options.map(|(options, member)| {
+            let started = ApiServer::start(options, member.engine.clone(), member.node.client())?;
+            tracing::info!(address = %started.address(), "API of the cluster started");
+            Ok(started)
+        });
+        let api = api.transpose().map_err(ApplyError::Api)?;
         let state = AdminState {
+            api: api.as_ref().map(|api| Arc::clone(api.counts())),
             current: Arc::clone(&current),
             adapters: Arc::clone(&self.adapters),
             stats: Arc::clone(&stats),
@@ -281,7 +291,7 @@ impl Gateway {
                 stats.sample(Instant::now());
             }
         });
-        Ok(Running { current, process, guardian, routes, listening, admin, cluster, ordered, drain: config.drain })
+        Ok(Running { current, process, guardian, routes, listening, admin, cluster, api, ordered, drain: config.drain })
     }
 }
 
@@ -387,6 +397,7 @@ impl Running {
             stop.cancel();
             stopped &= tokio::time::timeout_at(until, task).await.is_ok();
         }
+        end_api(self.api).await;
         if let Some(cluster) = self.cluster {
             cluster.stop().await;
         }
@@ -395,4 +406,9 @@ impl Running {
         }
         stopped
     }
+}
+
+/// Ends the API, whose calls may go on for a while.
+async fn end_api(api: Option<ApiServer>) {
+    let _ = actix_rt::task::spawn_blocking(move || drop(api)).await;
 }

@@ -97,7 +97,7 @@ fn alone(session: Duration, data: &Path) -> ClusterConfig {
     let mut settings = Settings::new("test", id, BTreeMap::from([(id, member)]), data.to_owned());
     settings.create = true;
     settings.log.segment_len = 1 << 20;
-    ClusterConfig { settings, session }
+    ClusterConfig { settings, session, api: None }
 }
 
 /// The settings of the folder, with stubs as services and listeners on free ports.

@@ -159,7 +159,7 @@ async fn start(folder: &Path, service: SocketAddr) -> Result<Vec<Instance>, Stri
 
 fn read(folder: &Path, settings: &Settings) -> Result<Config, LoadError> {
     let mut config = read_folder(folder, &adapters())?;
-    config.cluster = Some(ClusterConfig { settings: settings.clone(), session: SESSION });
+    config.cluster = Some(ClusterConfig { settings: settings.clone(), session: SESSION, api: None });
     Ok(config)
 }
 

@@ -64,6 +64,9 @@ impl Collector for Metrics {
             lock_metrics(out, engine, &state.process.singletons)?;
             queue_metrics(out, engine)?;
         }
+        if let Some(api) = &state.api {
+            api_metrics(out, api)?;
+        }
         state.cluster.as_ref().map_or(Ok(()), |cluster| cluster_metrics(out, cluster))
     }
 }
@@ -101,6 +104,12 @@ fn process(out: &mut Families<'_>, stats: &Stats, generation: &Generation, ready
         out.counter(name, help, [(NONE, value)])?;
     }
     Ok(())
+}
+
+fn api_metrics(out: &mut Families<'_>, api: &crossdock_api_server::Counts) -> fmt::Result {
+    out.gauge("crossdock_api_connections", "Connections of clients of the API.", [(NONE, api.connections())])?;
+    let calls = api.calls().into_iter().map(|(method, code, count)| (vec![("method", method), ("code", code)], count));
+    out.counter("crossdock_api_calls", "Calls of the API by method and code.", calls)
 }
 
 fn listeners(out: &mut Families<'_>, listeners: &Listeners) -> fmt::Result {

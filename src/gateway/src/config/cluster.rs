@@ -7,7 +7,7 @@ use std::time::Duration as StdDuration;
 
 use crossdock_cluster::{Address, Member, Settings};
 use crossdock_settings::{Duration, FromNode as _, Named, Node, Reader, Spanned, settings};
-use crossdock_tls::MutualTls;
+use crossdock_tls::{MutualTls, ServerTlsSettings};
 use crossdock_zab::ServerId;
 
 /// The permitted ticks: timers cannot keep shorter ones, and longer ones delay every operation.
@@ -25,6 +25,16 @@ settings! {
         pub(crate) key: String,
         /// A PEM file with the authorities that issue the certificates of the other instances.
         pub(crate) ca: String,
+    }
+
+    /// the api of the cluster
+    pub(crate) struct ApiSettings {
+        /// The address and port, such as `127.0.0.1:7200`.
+        pub(crate) bind: Spanned<String>,
+        /// Encrypts connections, and identifies clients by certificates with `client_ca`; required between machines.
+        pub(crate) tls: Option<ServerTlsSettings>,
+        /// The file of the clients and what they may do, relative to the folder of this file. It is read again when it changes.
+        pub(crate) access: String,
     }
 
     /// the cluster
@@ -49,6 +59,8 @@ settings! {
         pub(crate) tick: Duration = Duration(StdDuration::from_millis(20)),
         /// What this instance holds, such as locks, is free again this long after it was last connected to the cluster.
         pub(crate) session: Duration = Duration(StdDuration::from_secs(10)),
+        /// Offers sessions, locks, sequences and queues to other programs, over gRPC and HTTP.
+        pub(crate) api: Option<ApiSettings>,
     }
 }
 
@@ -58,6 +70,8 @@ pub struct ClusterConfig {
     pub settings: Settings,
     /// The time to live of its session.
     pub session: StdDuration,
+    /// The API that it offers.
+    pub api: Option<crossdock_api_server::Options>,
 }
 
 /// Reads and checks the settings.
@@ -119,7 +133,32 @@ pub(super) fn read(node: &Node, folder: &Path, reader: &mut Reader<'_>) -> Optio
     checked.tick = settings.tick.0;
     checked.is_network_trusted = settings.trusted_network;
     checked.tls = settings.tls.map(|tls| MutualTls { cert: tls.cert.into(), key: tls.key.into(), ca: tls.ca.into() });
-    Some(ClusterConfig { settings: checked, session })
+    let api = match settings.api {
+        None => None,
+        Some(api) => Some(read_api(api, folder, reader)?),
+    };
+    Some(ClusterConfig { settings: checked, session, api })
+}
+
+fn read_api(settings: ApiSettings, folder: &Path, reader: &mut Reader<'_>) -> Option<crossdock_api_server::Options> {
+    let ApiSettings { bind, tls, access } = settings;
+    let Ok(address) = bind.value.parse::<SocketAddr>() else {
+        let message = format!("`bind` must be an IP address and a port, not `{}`", bind.value);
+        let help = "write an IP address and a port, such as `127.0.0.1:7200`";
+        reader.error("address", bind.span, message, help);
+        return None;
+    };
+    if !address.ip().is_loopback() && tls.is_none() {
+        let message = "other machines can reach this address, and tokens would be sent in plain text";
+        reader.error(
+            "api-open",
+            bind.span,
+            message,
+            "add `tls: { cert: …, key: … }`, or write an address of 127.0.0.1",
+        );
+        return None;
+    }
+    Some(crossdock_api_server::Options { address, tls, access: folder.join(access) })
 }
 
 /// Without TLS, a connection is identified by its source address alone, so other machines must not be able to connect.

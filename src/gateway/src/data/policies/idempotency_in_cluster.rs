@@ -91,10 +91,10 @@ struct Once {
     stats: Arc<RouteStats>,
 }
 
-/// A name of this kind, shortened to a digest if it would be too long. What is found by it is compared with the whole key.
-fn name_of(parts: &[&str]) -> String {
-    let name = parts.join("/");
-    if name.len() <= NAME_BYTES_MAX {
+/// A name, or a digest of it if it would be too long. What is found by it is compared with the whole key.
+fn shortened(name: String) -> String {
+    // With room for what comes before it.
+    if name.len() <= NAME_BYTES_MAX - 20 {
         return name;
     }
     hash_of(name.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -102,7 +102,7 @@ fn name_of(parts: &[&str]) -> String {
 
 impl Once {
     fn group(&self) -> String {
-        name_of(&[&self.route])
+        shortened(self.route.to_string())
     }
 
     /// The result of an earlier message with the key.
@@ -123,7 +123,7 @@ impl Once {
     }
 
     async fn lock(&self) -> Result<Held, Fault> {
-        let lock = name_of(&["idempotency", &self.route, &self.key]);
+        let lock = format!("idempotency/{}", shortened(format!("{}/{}", self.route, self.key)));
         let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
         let mut request = LockRequest::new(&lock, Mode::Exclusive, left.map_or(Wait::Forever, Wait::For));
         request.metadata = format!("route {}", self.route);

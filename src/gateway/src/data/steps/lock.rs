@@ -73,6 +73,7 @@ impl Run<'_> {
             hold: step.lease,
             delay: std::time::Duration::ZERO,
             metadata: format!("route {}", self.route.name),
+            reentrant_owner: None,
             steal: None,
         };
         let acquired = tokio::time::timeout_at(self.deadline.into(), engine.acquire(&request)).await;
