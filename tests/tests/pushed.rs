@@ -225,3 +225,33 @@ fn pushes_under_load_fail_no_call() {
     assert!(calls > 100, "only {calls} calls");
     assert!(begun.elapsed() < Duration::from_secs(600), "a push takes too long");
 }
+
+/// The figures of all instances are summed, and an instance that does not answer is listed.
+#[test]
+fn figures_of_routes_are_summed_over_the_instances() {
+    let mut instances = Gateway::start_cluster(3, &version(1));
+    for (at, gateway) in instances.iter().enumerate() {
+        for _ in 0..=at {
+            assert_eq!(served(gateway), Some(1));
+        }
+    }
+    let admins: Vec<String> = instances.iter().map(Gateway::admin).collect();
+    let show = |more: &[&str]| {
+        let mut command = Command::new(crossdock());
+        command.args(["routes", "--cluster"]).args(more);
+        admins.iter().for_each(|admin| {
+            command.args(["--admin", admin]);
+        });
+        succeeded(&command.output().expect("it runs"))
+    };
+    let summed: Value = serde_json::from_str(&show(&["--json"])).expect("JSON");
+    let route = &summed["routes"][0];
+    assert_eq!((route["requests"].as_u64(), route["availability"].as_f64()), (Some(6), Some(1.0)), "{summed}");
+    assert!(route["latency_ms"]["p99"].as_f64() > Some(0.0), "{summed}");
+    drop(instances.remove(0));
+    let table = show(&[]);
+    assert!(
+        table.contains("not counted: ") && table.lines().nth(1).is_some_and(|line| line.contains(" 5 ")),
+        "{table}"
+    );
+}

@@ -17,6 +17,7 @@ mod locks;
 mod queues;
 mod route_tests;
 mod routes;
+mod routes_of_cluster;
 mod schema;
 mod token;
 
@@ -171,13 +172,17 @@ enum Command {
     Routes {
         #[command(subcommand)]
         command: Option<generations::GenerationsCommand>,
-        /// The address of the admin listener. Defaults to the one in the settings.
+        /// Sum over the instances of the cluster: those of all `--admin`, or the members in the settings, each with the port of the admin listener
+        /// there.
+        #[arg(long)]
+        cluster: bool,
+        /// The address of the admin listener; repeat it for several instances. Defaults to the one in the settings.
         #[arg(long, value_name = "HOST:PORT")]
-        admin: Option<String>,
+        admin: Vec<String>,
         /// The folder that contains crossdock.yaml.
         #[arg(long, default_value = "config", value_name = "FOLDER")]
         config: PathBuf,
-        /// Print the JSON response of the gateway.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
@@ -269,7 +274,13 @@ pub(crate) fn main() -> ExitCode {
             Ok(())
         }
         Command::Routes { command: Some(command), .. } => generations::generations(command),
-        Command::Routes { command: None, admin, config, json } => routes::routes(admin, &config, json),
+        Command::Routes { command: None, cluster: true, admin, config, json } => {
+            routes_of_cluster::routes(admin, &config, json)
+        }
+        Command::Routes { command: None, cluster: false, mut admin, config, json } => match admin.len() {
+            0 | 1 => routes::routes(admin.pop(), &config, json),
+            _ => Err(Failure::Error("several `--admin` need `--cluster`".to_owned())),
+        },
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -122,7 +122,7 @@ pub(super) fn routes(admin: Option<String>, folder: &Path, json: bool) -> Outcom
     Ok(())
 }
 
-fn print_table(body: &Value) {
+pub(super) fn print_table(body: &Value) {
     let mut rows =
         vec![["ROUTE", "REQUESTS", "PER S", "MEAN MS", "P99 MS", "CAPACITY/S", "AVAILABLE", "FROM"].map(str::to_owned)];
     for route in body["routes"].as_array().map(Vec::as_slice).unwrap_or_default() {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::generation::{Generation, ServiceShare};
 use crate::process::Listeners;
 use crate::process::health::KnownEndpoint;
-use crate::stats::{Stats, get};
+use crate::stats::{BOUNDS_US, Stats, get};
 
 fn endpoints_json(service: &ServiceShare, now: Instant) -> Vec<Value> {
     let endpoint_json = |KnownEndpoint { address_index, endpoint }: &KnownEndpoint| {
@@ -72,7 +72,10 @@ pub(crate) fn routes_json(stats: &Stats, generation: &Generation, now: Instant) 
                 "response": rounded(response),
                 "p50": route.latency.quantile_ms(0.5),
                 "p99": route.latency.quantile_ms(0.99),
+                // The last count is that of longer ones.
+                "histogram": { "le": BOUNDS_US.map(|bound| bound as f64 / 1000.0), "counts": route.latency.counts() },
             },
+            "failed_server_side": route.server_side_failures(),
             "capacity_per_s": capacity.map(rounded),
             "availability": rounded(availability),
         })
