@@ -1,6 +1,7 @@
 //! Routes that are pushed to all instances of a cluster.
 
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -254,4 +255,61 @@ fn figures_of_routes_are_summed_over_the_instances() {
         table.contains("not counted: ") && table.lines().nth(1).is_some_and(|line| line.contains(" 5 ")),
         "{table}"
     );
+}
+
+/// Some instances serve a generation first, until it is withdrawn or put into force on all.
+#[test]
+fn a_generation_can_be_staged_on_some_instances() {
+    let mut instances = Gateway::start_cluster(3, &version(0));
+    succeeded(&push(&instances[0], &folder(1), &[]));
+    all_serve(&instances, 1);
+    let serve = |instances: &[Gateway], expected: [u64; 3]| {
+        until("each instance to serve its version", || {
+            instances.iter().map(served).eq(expected.iter().copied().map(Some))
+        });
+    };
+    let shown = succeeded(&push(&instances[0], &folder(2), &["--stage", "2"]));
+    assert!(shown.contains("is served by instance 2"), "{shown}");
+    serve(&instances, [1, 2, 1]);
+    let other = push(&instances[0], &folder(3), &[]);
+    assert!(!other.status.success() && text(&other.stderr).contains("prepared or staged"), "{}", text(&other.stderr));
+    // A restart changes nothing, and more instances can be added.
+    let gateway = instances.remove(1);
+    instances.insert(1, gateway.restart());
+    serve(&instances, [1, 2, 1]);
+    succeeded(&push(&instances[0], &folder(2), &["--stage", "2", "--stage", "3"]));
+    serve(&instances, [1, 2, 2]);
+    let shown = succeeded(&run(&instances[2], &["history"]));
+    assert!(shown.contains("is staged on instance 2, instance 3"), "{shown}");
+    succeeded(&run(&instances[0], &["withdraw"]));
+    all_serve(&instances, 1);
+    assert!(!run(&instances[0], &["promote"]).status.success(), "none is staged");
+    succeeded(&push(&instances[0], &folder(3), &["--stage", "1"]));
+    serve(&instances, [3, 1, 1]);
+    succeeded(&run(&instances[1], &["promote"]));
+    all_serve(&instances, 3);
+    let unknown = push(&instances[0], &folder(4), &["--stage", "9"]);
+    assert!(text(&unknown.stderr).contains("there is no `instance 9`"), "{}", text(&unknown.stderr));
+    succeeded(&run(&instances[0], &["rollback"]));
+    all_serve(&instances, 1);
+}
+
+/// A folder is pushed whenever it changes, and what is not valid is not pushed.
+#[test]
+fn a_folder_can_be_watched() {
+    let instances = Gateway::start_cluster(3, &version(0));
+    let watched = folder(1);
+    let mut command = Command::new(crossdock());
+    command.args(["routes", "push", watched.path().to_str().expect("a path"), "--watch"]);
+    command.args(["--admin", &instances[0].admin()]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut watching = command.spawn().expect("it runs");
+    all_serve(&instances, 1);
+    write(&watched, "routes/version.yaml", "version: 1\nroutes: { version: { from: { nonsense: {} } } }\n");
+    let mut problems = BufReader::new(watching.stderr.take().expect("its errors")).lines().map_while(Result::ok);
+    assert!(problems.any(|line| line.contains("nonsense")), "the problem is reported");
+    all_serve(&instances, 1);
+    write(&watched, "routes/version.yaml", &version(2));
+    all_serve(&instances, 2);
+    watching.kill().expect("it is stopped");
+    watching.wait().expect("it ends");
 }

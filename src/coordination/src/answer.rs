@@ -163,7 +163,7 @@ pub enum Refusal {
     Exhausted = 12,
     /// The queue, or all of them together, have no room for the message.
     Full = 13,
-    /// The queue has consumers, or another generation of the routes is being prepared.
+    /// The queue has consumers, or another generation of the routes is being prepared or staged.
     InUse = 14,
     /// Another generation of the routes is in force than the one that this one is based on.
     OtherBase = 15,
@@ -185,7 +185,7 @@ impl fmt::Display for Refusal {
             Self::OtherEpoch => "the command was decided by the leader of another epoch",
             Self::Deadlock => "the request would wait for its own owner",
             Self::Full => "the queue is full",
-            Self::InUse => "the queue is consumed, or another generation of the routes is being prepared",
+            Self::InUse => "the queue is consumed, or another generation of the routes is being prepared or staged",
             Self::OtherBase => "another generation of the routes was put into force meanwhile",
             Self::Exhausted => "the sequence has no more numbers",
         })

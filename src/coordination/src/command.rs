@@ -11,7 +11,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "Operation",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
     )]
     pub operation: Option<Operation>,
 }
@@ -96,6 +96,9 @@ pub enum Operation {
     /// Store the result of a message, and release the lock of its key.
     #[prost(message, tag = "23")]
     Remember(Remember),
+    /// End the stage of a generation.
+    #[prost(message, tag = "24")]
+    Withdraw(Withdraw),
 }
 
 /// Lets what is due expire. Only the leader proposes it.
@@ -466,6 +469,17 @@ pub struct Propose {
     /// How long instances may take to prepare it, in milliseconds.
     #[prost(uint64, tag = "6")]
     pub timeout_ms: u64,
+    /// The labels of the sessions of the instances that serve it first; none for all instances.
+    #[prost(string, repeated, tag = "7")]
+    pub stage: Vec<String>,
+}
+
+/// Ends the stage of a generation.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Withdraw {
+    /// The number of the generation.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
 }
 
 /// A file of a generation.

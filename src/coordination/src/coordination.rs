@@ -179,6 +179,7 @@ fn execute(state: &mut View, operation: Operation, context: &mut Context<'_>) ->
         Operation::Propose(command) => {
             in_session(state, command.session, |state| state.generations.propose(command, time, context))
         }
+        Operation::Withdraw(command) => state.generations.withdraw(command.number, context),
         Operation::ServeRoutes(command) => {
             in_session(state, command.session, |state| state.generations.join(SessionId(command.session)))
         }

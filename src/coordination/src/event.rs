@@ -33,6 +33,10 @@ pub enum Event {
     GenerationProposed(u64),
     /// This generation of the routes is in force from here on.
     GenerationInForce(u64),
+    /// Some instances serve this generation from here on.
+    GenerationStaged(u64),
+    /// No instance serves this generation any more: its stage has ended.
+    GenerationWithdrawn(u64),
     /// This generation was rejected: an instance cannot prepare it, or did not answer in time.
     GenerationRejected(u64),
     /// A message that a session watches was processed, or is a dead letter.

@@ -3,6 +3,9 @@
 //! A generation is proposed with all its files. Each instance that serves routes prepares it – reads and checks it, and opens what it
 //! needs – and says so, or why it cannot. When the last one has, the generation is in force, for all instances with the same
 //! command; if one cannot or does not answer in time, it is rejected, and nothing changes.
+//!
+//! A generation can be staged: once all have prepared it, some instances serve it, until its files are proposed for all, or it is
+//! withdrawn. Nothing else can be proposed meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +21,7 @@ use crate::ids::SessionId;
 use crate::injected_bug::InjectedBug;
 use crate::limits::{
     COMMENT_BYTES_MAX, FILES_BYTES_MAX, FILES_MAX, GENERATIONS_MAX, NAME_BYTES_MAX, PREPARE_MS_MAX, PROBLEM_BYTES_MAX,
-    PROBLEMS_BYTES_MAX,
+    PROBLEMS_BYTES_MAX, STAGE_MAX,
 };
 
 /// The SHA-256 of the content of a file.
@@ -37,6 +40,8 @@ pub struct Generation {
     pub comment: Arc<str>,
     /// When it was proposed: the leader's time, in milliseconds since the Unix epoch.
     pub time: u64,
+    /// The labels of the sessions of the instances that serve it before the others do; none if it is for all.
+    pub stage: BTreeSet<Arc<str>>,
 }
 
 /// A generation that instances are preparing.
@@ -59,6 +64,8 @@ pub struct Generations {
     in_force: RedBlackTreeMapSync<u64, Arc<Generation>>,
     contents: HashTrieMapSync<Hash, Bytes>,
     proposal: Option<Arc<Proposal>>,
+    /// The one that some instances serve.
+    staged: Option<Arc<Generation>>,
     /// The last one that was rejected.
     rejected: Option<Arc<Proposal>>,
     /// The instances that serve routes.
@@ -71,6 +78,18 @@ impl Generations {
     #[must_use]
     pub fn current(&self) -> Option<&Arc<Generation>> {
         self.in_force.last().map(|(_, generation)| generation)
+    }
+
+    /// The one that some instances serve instead, before it is proposed for all.
+    #[must_use]
+    pub fn staged(&self) -> Option<&Arc<Generation>> {
+        self.staged.as_ref()
+    }
+
+    /// The one that the instance whose session has this label serves.
+    #[must_use]
+    pub fn of_instance(&self, label: &str) -> Option<&Arc<Generation>> {
+        self.staged().filter(|staged| staged.stage.contains(label)).or_else(|| self.current())
     }
 
     /// The generations that are or were in force, oldest first.
@@ -125,10 +144,20 @@ impl Generations {
         let contents: Vec<_> = command.files.iter().map(|file| (hash_of(&file.content), file)).collect();
         let files: BTreeMap<Arc<str>, Hash> =
             contents.iter().map(|(hash, file)| (Arc::from(file.path.as_str()), *hash)).collect();
-        let is_same = |known: &Generation| known.files == files && *known.comment == *command.comment;
+        let stage: BTreeSet<Arc<str>> = command.stage.iter().map(|label| Arc::from(label.as_str())).collect();
+        let is_same =
+            |known: &Generation| known.files == files && *known.comment == *command.comment && known.stage == stage;
         if let Some(proposal) = &self.proposal {
             let is_same = is_same(&proposal.generation);
             return if is_same { Outcome::Proposed(proposal.generation.number) } else { Refusal::InUse.into() };
+        }
+        if let Some(staged) = &self.staged {
+            if is_same(staged) {
+                return Outcome::Proposed(staged.number);
+            }
+            if staged.files != files {
+                return Refusal::InUse.into();
+            }
         }
         if command.base != current && !context.has_bug(InjectedBug::StaleBase) {
             let repeated = self.current().filter(|current| is_same(current));
@@ -140,7 +169,7 @@ impl Generations {
         }
         self.last_number += 1;
         let (author, comment) = (command.author.into(), command.comment.into());
-        let generation = Arc::new(Generation { number: self.last_number, files, author, comment, time });
+        let generation = Arc::new(Generation { number: self.last_number, files, author, comment, time, stage });
         let until = context.now.saturating_add(command.timeout_ms);
         let missing = self.instances.iter().copied().collect();
         self.proposal = Some(Arc::new(Proposal { generation, missing, problems: BTreeMap::new(), until }));
@@ -158,6 +187,19 @@ impl Generations {
                 Arc::make_mut(proposal).missing.insert(session);
             }
         }
+        Outcome::DONE
+    }
+
+    /// Ends the stage of a generation: all instances serve the one in force.
+    pub(crate) fn withdraw(&mut self, number: u64, context: &mut Context<'_>) -> Outcome {
+        if self.proposal.is_some() {
+            return Refusal::InUse.into();
+        }
+        if self.staged.take_if(|staged| staged.number == number).is_none() {
+            return Refusal::Finished.into();
+        }
+        context.tell(Event::GenerationWithdrawn(number));
+        self.forget_contents();
         Outcome::DONE
     }
 
@@ -214,7 +256,12 @@ impl Generations {
         let Some(proposal) = self.proposal.take_if(|of| of.missing.is_empty() || is_early) else { return };
         context.cancel_timer(&Timer::Proposal);
         let number = proposal.generation.number;
-        if proposal.problems.is_empty() {
+        let is_for_all = proposal.generation.stage.is_empty() || context.has_bug(InjectedBug::StagedInForce);
+        if proposal.problems.is_empty() && !is_for_all {
+            self.staged = Some(Arc::clone(&proposal.generation));
+            context.tell(Event::GenerationStaged(number));
+        } else if proposal.problems.is_empty() {
+            self.staged = None;
             self.in_force.insert_mut(number, Arc::clone(&proposal.generation));
             if self.in_force.size() > GENERATIONS_MAX
                 && let Some(oldest) = self.in_force.first().map(|(number, _)| *number)
@@ -231,8 +278,8 @@ impl Generations {
 
     /// Forgets what no generation needs.
     fn forget_contents(&mut self) {
-        let needed: BTreeSet<Hash> =
-            self.in_force.values().flat_map(|generation| generation.files.values()).copied().collect();
+        let generations = self.in_force.values().chain(self.staged.as_ref());
+        let needed: BTreeSet<Hash> = generations.flat_map(|generation| generation.files.values()).copied().collect();
         let unneeded: Vec<_> = self.contents.keys().filter(|hash| !needed.contains(*hash)).copied().collect();
         for hash in unneeded {
             self.contents.remove_mut(&hash);
@@ -253,6 +300,10 @@ impl Generations {
 
     pub(crate) fn put_generation(&mut self, generation: Generation) {
         self.in_force.insert_mut(generation.number, Arc::new(generation));
+    }
+
+    pub(crate) fn put_staged(&mut self, generation: Generation) {
+        self.staged = Some(Arc::new(generation));
     }
 
     pub(crate) fn put_proposal(&mut self, proposal: Proposal, is_rejected: bool, context: &mut Context<'_>) {
@@ -287,6 +338,8 @@ fn check(command: &Propose) -> Result<(), Refusal> {
         && paths.iter().all(|path| is_valid_path(path))
         && command.author.len() <= NAME_BYTES_MAX
         && command.comment.len() <= COMMENT_BYTES_MAX
+        && command.stage.len() <= STAGE_MAX
+        && command.stage.iter().all(|label| (1..=NAME_BYTES_MAX).contains(&label.len()))
         && (1..=PREPARE_MS_MAX).contains(&command.timeout_ms);
     if is_valid { Ok(()) } else { Err(Refusal::Invalid) }
 }

@@ -68,12 +68,14 @@ pub enum InjectedBug {
     StaleResult,
     /// A result is forgotten before its window is over.
     ForgetResult,
+    /// A generation that is staged is in force for all instances.
+    StagedInForce,
 }
 
 #[cfg(feature = "injected-bugs")]
 impl InjectedBug {
     /// All bugs.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::GrantToTwo,
         Self::TokenOfRequest,
         Self::TickOfOldLeader,
@@ -106,5 +108,6 @@ impl InjectedBug {
         Self::StaleBase,
         Self::StaleResult,
         Self::ForgetResult,
+        Self::StagedInForce,
     ];
 }

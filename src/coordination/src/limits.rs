@@ -72,6 +72,8 @@ pub const FILES_MAX: usize = 2_000;
 pub const FILES_BYTES_MAX: usize = 3 << 20;
 /// Number of generations that are kept, the one in force included.
 pub const GENERATIONS_MAX: usize = 20;
+/// Maximum number of instances of a stage.
+pub const STAGE_MAX: usize = 100;
 /// Maximum length of the comment on a generation, and of the problem of an instance with one, in bytes.
 pub const COMMENT_BYTES_MAX: usize = 1024;
 /// See [`COMMENT_BYTES_MAX`].

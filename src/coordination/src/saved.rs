@@ -31,7 +31,7 @@ pub struct Invalid(&'static str);
 #[derive(Clone, PartialEq, Message)]
 pub struct Saved {
     /// Which one.
-    #[prost(oneof = "Part", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    #[prost(oneof = "Part", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20")]
     pub part: Option<Part>,
 }
 
@@ -95,6 +95,9 @@ pub enum Part {
     /// The result of a message.
     #[prost(message, tag = "19")]
     Result(SavedResult),
+    /// The generation that some instances serve.
+    #[prost(message, tag = "20")]
+    Staged(SavedGeneration),
 }
 
 /// The result of a message.
@@ -517,6 +520,7 @@ pub(crate) fn restore(saved: Saved, state: &mut View, context: &mut Context<'_>)
         Part::LastGeneration(number) => state.generations.put_last_number(number),
         Part::Content(content) => state.generations.put_content(&content),
         Part::Generation(saved) => state.generations.put_generation(read_generation(saved)?),
+        Part::Staged(saved) => state.generations.put_staged(read_generation(saved)?),
         Part::Proposal(saved) => {
             let is_rejected = saved.is_rejected;
             state.generations.put_proposal(read_proposal(saved)?, is_rejected, context);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossdock_coordination::command::{Prepared, Propose, RouteFile, ServeRoutes};
+use crossdock_coordination::command::{Prepared, Propose, RouteFile, ServeRoutes, Withdraw};
 use crossdock_coordination::{Event, Operation, Outcome, SessionId};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -33,7 +33,12 @@ impl Default for Generations {
 
 impl Generations {
     pub(crate) fn handle(&self, event: &Event) {
-        if let Event::GenerationProposed(_) | Event::GenerationInForce(_) | Event::GenerationRejected(_) = event {
+        if let Event::GenerationProposed(_)
+        | Event::GenerationInForce(_)
+        | Event::GenerationRejected(_)
+        | Event::GenerationStaged(_)
+        | Event::GenerationWithdrawn(_) = event
+        {
             self.changed();
         }
     }
@@ -89,8 +94,8 @@ impl Engine {
         self.0.execute_by(Operation::Prepared(command), deadline).await.map(drop)
     }
 
-    /// Proposes a generation of the routes with these files, based on the one in force with this number, or 0. Returns its number, by which
-    /// it is found in the view: in force, or rejected.
+    /// Proposes a generation of the routes with these files, based on the one in force with this number, or 0. Only instances whose sessions
+    /// have the labels in `stage` will serve it, if there are any. Returns its number, by which it is found in the view: in force, staged, or rejected.
     ///
     /// # Errors
     /// See [`CommandError`]; it can always be called again, with the same files and comment.
@@ -98,8 +103,8 @@ impl Engine {
         &self,
         base: u64,
         files: &BTreeMap<String, Bytes>,
-        author: &str,
-        comment: &str,
+        (author, comment): (&str, &str),
+        stage: &[String],
     ) -> Result<u64, CommandError> {
         let deadline = Instant::now() + COMMAND_TIMEOUT;
         let session = self.0.sessions.get(deadline).await?.id.0;
@@ -107,10 +112,25 @@ impl Engine {
         let timeout_ms = u64::try_from(PREPARE_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
         let files = files.iter().map(file).collect();
         let (author, comment) = (author.to_owned(), comment.to_owned());
-        let command = Propose { session, base, files, author, comment, timeout_ms };
+        let command = Propose { session, base, files, author, comment, timeout_ms, stage: stage.to_vec() };
         match self.0.execute_by(Operation::Propose(command), deadline).await? {
             Outcome::Proposed(number) => Ok(number),
             _ => Err(CommandError::Unreadable),
         }
+    }
+
+    /// Ends the stage of a generation: all instances serve the one in force.
+    ///
+    /// # Errors
+    /// See [`CommandError`]; it can always be called again.
+    pub async fn withdraw_routes(&self, number: u64) -> Result<(), CommandError> {
+        let withdraw = Operation::Withdraw(Withdraw { number });
+        self.0.execute_by(withdraw, Instant::now() + COMMAND_TIMEOUT).await.map(drop)
+    }
+
+    /// The label of the sessions of this instance.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        self.0.sessions.label()
     }
 }

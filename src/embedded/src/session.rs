@@ -102,6 +102,10 @@ impl Sessions {
         self.options.ttl.min(Duration::from_millis(*TTL_MS.end()))
     }
 
+    pub(crate) fn label(&self) -> &str {
+        &self.options.label
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         matches!(&*self.current.borrow(), Current::Open(_))
     }

@@ -323,7 +323,7 @@ async fn push_routes(request: HttpRequest, state: web::Data<AdminState>, body: w
         Err(_) => return cluster_problem(413, "the files of a generation have at most 3 MiB"),
     };
     let Some(push) = self::generations::Push::parse(&body) else {
-        let problem = "send `{\"files\": {\"routes/a.yaml\": BASE64}}` or `{\"rollback\": 2}`, with `base`, `author` and `comment` if needed";
+        let problem = "send `{\"files\": {\"routes/a.yaml\": BASE64}}`, `{\"rollback\": 2}` or `{\"promote\": 3}`, with `base`, `stage`, `author` and `comment` if needed; or `{\"withdraw\": 3}`";
         return cluster_problem(400, problem);
     };
     match self::generations::push(&engine, push).await {

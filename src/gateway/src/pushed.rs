@@ -39,6 +39,11 @@ fn current(view: &View) -> Option<Pushed> {
     pushed(view, view.generations.current()?)
 }
 
+/// What this instance is to serve: the generation in force, or the one that is staged on it.
+fn wanted(view: &View, label: &str) -> Option<Pushed> {
+    pushed(view, view.generations.of_instance(label)?)
+}
+
 /// The generation in force when an instance starts; `None` if none was pushed. Without a majority, it is the last one that was in
 /// force on this instance.
 ///
@@ -79,11 +84,14 @@ pub(crate) async fn follow(engine: Engine, routes: Addr<Routes>, at_start: Optio
     loop {
         changes.borrow_and_update();
         let view = engine.view();
-        let to_switch = current(&view).filter(|pushed| Some(pushed.number) != served);
+        let to_switch = wanted(&view, engine.label()).filter(|pushed| Some(pushed.number) != served);
         let waits = to_switch.is_some();
         if let Some(pushed) = to_switch.filter(|_| switch_at <= Instant::now()) {
             let number = pushed.number;
-            keep(&kept, &pushed).await;
+            if view.generations.get(number).is_some() {
+                // One that is staged may be withdrawn while this instance is alone.
+                keep(&kept, &pushed).await;
+            }
             // An error is logged, and shown in `/readyz`.
             if let Ok(Ok(_)) = routes.send(SwitchRoutes(pushed)).await {
                 (served, delay) = (Some(number), SWITCH_RETRY_MIN);

@@ -62,6 +62,8 @@ pub struct Report {
     pub generations: u64,
     /// See [`Self::generations`].
     pub generations_rejected: u64,
+    /// Generations of the routes that were staged.
+    pub staged: u64,
     /// Units of budgets that were taken.
     pub spent: u64,
     /// Results that were stored.
@@ -91,6 +93,7 @@ impl Report {
         self.slots += other.slots;
         self.generations += other.generations;
         self.generations_rejected += other.generations_rejected;
+        self.staged += other.staged;
         self.spent += other.spent;
         self.remembered += other.remembered;
     }

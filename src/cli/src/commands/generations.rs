@@ -1,7 +1,8 @@
-//! `crossdock routes push`, `diff`, `history` and `rollback`: one version of the routes for all instances of a cluster.
+//! `crossdock routes push`, `promote`, `withdraw`, `history` and `rollback`: one version of the routes for all instances of a cluster.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,6 +17,9 @@ use crate::outcome::{Failure, Outcome, on_local_runtime};
 use crossdock_gateway::{adapters, files_to_push, read_folder};
 
 const GENERATIONS: &str = "/api/v1/routes/generations";
+/// Interval between two looks at a folder that is watched, and the most files that are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+const WATCHED_FILES_MAX: usize = 10_000;
 /// Lines around a difference.
 const CONTEXT: usize = 3;
 
@@ -35,6 +39,26 @@ pub(super) enum GenerationsCommand {
         /// Show the differences only.
         #[arg(long)]
         dry_run: bool,
+        /// Only these instances serve it at first, by the `id` in their settings; repeat it for several. All instances prepare it. `promote` puts it into force on all,
+        /// `withdraw` ends it.
+        #[arg(long, value_name = "ID")]
+        stage: Vec<u64>,
+        /// Go on: push the folder again whenever it changes, until the command is stopped. What is not valid, or rejected, is reported and not pushed.
+        #[arg(long, conflicts_with_all = ["dry_run", "stage"])]
+        watch: bool,
+        #[command(flatten)]
+        gateway: Gateway,
+    },
+    /// Put the generation into force on all instances that is staged on some.
+    Promote {
+        /// Why, for the history.
+        #[arg(long, default_value = "")]
+        comment: String,
+        #[command(flatten)]
+        gateway: Gateway,
+    },
+    /// End the generation that is staged on some instances: they serve the one in force again.
+    Withdraw {
         #[command(flatten)]
         gateway: Gateway,
     },
@@ -62,13 +86,19 @@ type Files = BTreeMap<String, Vec<u8>>;
 
 pub(super) fn generations(command: GenerationsCommand) -> Outcome {
     match command {
-        GenerationsCommand::Push { folder, comment, dry_run, gateway } => push(&folder, &comment, dry_run, gateway),
+        GenerationsCommand::Push { folder, comment, watch: true, gateway, .. } => watch(&folder, &comment, gateway),
+        GenerationsCommand::Push { folder, comment, dry_run, stage, gateway, .. } => {
+            push(&folder, &comment, dry_run, &stage, gateway)
+        }
+        GenerationsCommand::Promote { comment, gateway } => promote(&comment, gateway),
+        GenerationsCommand::Withdraw { gateway } => withdraw(gateway),
         GenerationsCommand::History { json, gateway } => history(json, gateway),
         GenerationsCommand::Rollback { number, comment, gateway } => rollback(number, &comment, gateway),
     }
 }
 
-fn push(folder: &Path, comment: &str, dry_run: bool, gateway: Gateway) -> Outcome {
+/// The files of a folder, once they are checked.
+fn checked_files(folder: &Path) -> Result<Files, Failure> {
     let config = read_folder(folder, &adapters()).map_err(|problem| {
         eprintln!("{}", problem.to_string().trim_end());
         Failure::Failed
@@ -78,9 +108,25 @@ fn push(folder: &Path, comment: &str, dry_run: bool, gateway: Gateway) -> Outcom
     if files.is_empty() {
         return Err(Failure::Error(format!("`{}` has no route files", folder.display())));
     }
+    Ok(files)
+}
+
+fn push(folder: &Path, comment: &str, dry_run: bool, stage: &[u64], gateway: Gateway) -> Outcome {
+    let files = checked_files(folder)?;
     let (address, token) = admin_of(gateway.admin, &gateway.config)?;
-    let (base, in_force) = files_of(&address, token.as_deref(), None)?;
-    let changed = print_diff(&in_force, &files);
+    push_files(&address, token.as_deref(), &files, (comment, stage), dry_run)
+}
+
+fn push_files(
+    address: &str,
+    token: Option<&str>,
+    files: &Files,
+    (comment, stage): (&str, &[u64]),
+    dry_run: bool,
+) -> Outcome {
+    let unreachable = |_| Failure::Error("it is not known which routes are in force".to_owned());
+    let (base, in_force) = files_of(address, token, None).map_err(unreachable)?;
+    let changed = print_diff(&in_force, files);
     if changed == 0 {
         println!("these are the files of generation {base}, which is in force");
         return Ok(());
@@ -89,8 +135,70 @@ fn push(folder: &Path, comment: &str, dry_run: bool, gateway: Gateway) -> Outcom
         return Ok(());
     }
     let encoded: BTreeMap<_, _> = files.iter().map(|(path, content)| (path, STANDARD.encode(content))).collect();
-    let body = json!({ "files": encoded, "base": base, "author": author(), "comment": comment });
+    let stage: Vec<String> = stage.iter().map(|id| format!("instance {id}")).collect();
+    let body = json!({ "files": encoded, "base": base, "stage": stage, "author": author(), "comment": comment });
+    propose(address, token, &body)
+}
+
+/// Pushes a folder whenever it changes, until the process is stopped.
+fn watch(folder: &Path, comment: &str, gateway: Gateway) -> Outcome {
+    let (address, token) = admin_of(gateway.admin, &gateway.config)?;
+    let (mut seen, mut pushed) = (None, None);
+    loop {
+        let now = content_of(folder);
+        // Not while it is being written: it has to be the same twice.
+        if seen == Some(now) && pushed != Some(now) {
+            let outcome = checked_files(folder)
+                .and_then(|files| push_files(&address, token.as_deref(), &files, (comment, &[]), false));
+            match outcome {
+                // Neither does it get better by itself.
+                Ok(()) | Err(Failure::Failed) => pushed = Some(now),
+                Err(Failure::Error(problem)) => eprintln!("{problem}; trying again"),
+                Err(exit) => return Err(exit),
+            }
+        }
+        seen = Some(now);
+        on_local_runtime(async { tokio::time::sleep(WATCH_INTERVAL).await })?;
+    }
+}
+
+/// A digest of the names, lengths and times of all files below a folder.
+fn content_of(folder: &Path) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let (mut open, mut hasher, mut count) = (vec![folder.to_owned()], DefaultHasher::new(), 0);
+    while let Some(folder) = open.pop() {
+        let mut entries: Vec<_> = std::fs::read_dir(folder).into_iter().flatten().flatten().collect();
+        entries.sort_by_key(std::fs::DirEntry::path);
+        for entry in entries.into_iter().take(WATCHED_FILES_MAX.saturating_sub(count)) {
+            count += 1;
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => open.push(entry.path()),
+                Ok(metadata) => (entry.path(), metadata.len(), metadata.modified().ok()).hash(&mut hasher),
+                Err(_) => {}
+            }
+        }
+    }
+    hasher.finish()
+}
+
+/// The generation that is staged.
+fn staged(address: &str, token: Option<&str>) -> Result<u64, Failure> {
+    let response = on_local_runtime(async move { fetch(address, token, GENERATIONS).await })??;
+    let body: Value = serde_json::from_str(&response).unwrap_or_default();
+    body["staged"]["number"].as_u64().ok_or_else(|| Failure::Error("no generation is staged".to_owned()))
+}
+
+fn promote(comment: &str, gateway: Gateway) -> Outcome {
+    let (address, token) = admin_of(gateway.admin, &gateway.config)?;
+    let number = staged(&address, token.as_deref())?;
+    let body = json!({ "promote": number, "author": author(), "comment": comment });
     propose(&address, token.as_deref(), &body)
+}
+
+fn withdraw(gateway: Gateway) -> Outcome {
+    let (address, token) = admin_of(gateway.admin, &gateway.config)?;
+    let number = staged(&address, token.as_deref())?;
+    propose(&address, token.as_deref(), &json!({ "withdraw": number }))
 }
 
 /// Who runs the command, as far as the environment says.
@@ -171,10 +279,25 @@ fn propose(address: &str, token: Option<&str>, body: &Value) -> Outcome {
     let response = response.map_err(Failure::Error)?;
     let answer: Value = serde_json::from_str(&response.body).unwrap_or_default();
     if response.status == 200 {
-        println!("generation {} is in force", text(&answer["generation"]));
+        let number = text(&answer["generation"]);
+        match (answer["withdrawn"].as_u64(), answer["stage"].as_array()) {
+            (Some(number), _) => println!("generation {number} is withdrawn"),
+            (None, Some(stage)) => {
+                let instances: Vec<_> = stage.iter().map(text).collect();
+                println!(
+                    "generation {number} is served by {}: `promote` puts it into force on all",
+                    instances.join(", ")
+                );
+            }
+            (None, None) => println!("generation {number} is in force"),
+        }
         return Ok(());
     }
-    eprintln!("{}", answer["error"].as_str().unwrap_or(&response.body));
+    let problem = answer["error"].as_str().unwrap_or(&response.body);
+    if response.status >= 500 {
+        return Err(Failure::Error(problem.to_owned()));
+    }
+    eprintln!("{problem}");
     for problem in answer["problems"].as_array().into_iter().flatten() {
         eprintln!("{}: {}", text(&problem["instance"]), text(&problem["problem"]).trim_end());
     }
@@ -209,6 +332,10 @@ fn history(as_json: bool, gateway: Gateway) -> Outcome {
         for problem in rejected["problems"].as_array().into_iter().flatten() {
             println!("  {}: {}", text(&problem["instance"]), text(&problem["problem"]).trim_end());
         }
+    }
+    if let Some(staged) = body["staged"].as_object() {
+        let instances: Vec<_> = staged["stage"].as_array().into_iter().flatten().map(text).collect();
+        println!("generation {} is staged on {}", text(&staged["number"]), instances.join(", "));
     }
     if let Some(proposal) = body["proposal"].as_object() {
         let missing: Vec<_> = proposal["missing"].as_array().into_iter().flatten().map(text).collect();

@@ -22,6 +22,8 @@ pub struct SavedGeneration {
     comment: String,
     #[prost(uint64, tag = "5")]
     time: u64,
+    #[prost(string, repeated, tag = "6")]
+    stage: Vec<String>,
 }
 
 /// A file of a generation.
@@ -66,8 +68,9 @@ pub(super) fn generations_of(generations: &Generations) -> impl Iterator<Item = 
     let in_force = generations.in_force().map(|generation| Part::Generation(generation_of(generation)));
     let proposal = generations.proposal().map(|proposal| Part::Proposal(proposal_of(proposal, false)));
     let rejected = generations.rejected().map(|rejected| Part::Proposal(proposal_of(rejected, true)));
+    let staged = generations.staged().map(|staged| Part::Staged(generation_of(staged)));
     let instances = generations.instances().map(|session| Part::ServesRoutes(session.0));
-    number.chain(contents).chain(in_force).chain(proposal).chain(rejected).chain(instances)
+    number.chain(contents).chain(in_force).chain(proposal).chain(rejected).chain(staged).chain(instances)
 }
 
 fn generation_of(generation: &Generation) -> SavedGeneration {
@@ -79,6 +82,7 @@ fn generation_of(generation: &Generation) -> SavedGeneration {
         author: generation.author.to_string(),
         comment: generation.comment.to_string(),
         time: generation.time,
+        stage: generation.stage.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -105,6 +109,7 @@ pub(super) fn read_generation(saved: SavedGeneration) -> Result<Generation, Inva
         author: saved.author.into(),
         comment: saved.comment.into(),
         time: saved.time,
+        stage: saved.stage.into_iter().map(Arc::from).collect(),
     })
 }
 

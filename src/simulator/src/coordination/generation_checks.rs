@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crossdock_coordination::command::RouteFile;
 use crossdock_coordination::{Event, Operation, Outcome, Refusal, SessionId, View, hash_of};
 
 use super::Report;
@@ -13,6 +14,11 @@ pub(super) struct GenerationChecks {
     instances: BTreeSet<SessionId>,
     current: u64,
     pending: Option<u64>,
+    /// The one that is pending is for some instances only.
+    is_stage: bool,
+    /// The one that some instances serve, and its files.
+    staged: Option<(u64, Vec<RouteFile>)>,
+    proposed: Vec<RouteFile>,
     /// Whether instances have prepared the one that is pending.
     answers: BTreeMap<SessionId, bool>,
 }
@@ -39,9 +45,21 @@ impl GenerationChecks {
                     let known = (self.current, self.pending);
                     return Err(format!("a generation based on {} is proposed, and known are {known:?}", propose.base));
                 }
+                if is_new {
+                    if self.staged.as_ref().is_some_and(|(_, files)| *files != propose.files) {
+                        return Err("another generation is proposed while one is staged".to_owned());
+                    }
+                    (self.is_stage, self.proposed) = (!propose.stage.is_empty(), propose.files.clone());
+                }
                 let is_refused = *applied.outcome == Outcome::from(Refusal::OtherBase);
                 if is_refused && propose.base == self.current {
                     return Err("a generation with the right base is refused".to_owned());
+                }
+            }
+            Some(Operation::Withdraw(withdraw)) if *applied.outcome == done() => {
+                let staged = self.staged.take().map(|(number, _)| number);
+                if (staged, self.pending) != (Some(withdraw.number), None) {
+                    return Err(format!("generation {} is withdrawn, and {staged:?} is staged", withdraw.number));
                 }
             }
             Some(Operation::Tick(_)) => is_time_over = true,
@@ -60,7 +78,11 @@ impl GenerationChecks {
                     }
                     (self.pending, self.answers) = (Some(*number), BTreeMap::new());
                 }
-                Event::GenerationInForce(number) => {
+                Event::GenerationInForce(number) | Event::GenerationStaged(number) => {
+                    let is_staged = matches!(event, Event::GenerationStaged(_));
+                    if is_staged != self.is_stage {
+                        return Err(format!("generation {number} is staged or not, as it should not be"));
+                    }
                     if self.pending.take() != Some(*number) {
                         return Err(format!("generation {number} is in force without being prepared"));
                     }
@@ -69,8 +91,13 @@ impl GenerationChecks {
                     if let Some(session) = refused.map(|(session, _)| session).or(missing) {
                         return Err(format!("generation {number} is in force, and {session} has not prepared it"));
                     }
-                    self.current = *number;
-                    report.generations += 1;
+                    if is_staged {
+                        self.staged = Some((*number, std::mem::take(&mut self.proposed)));
+                        report.staged += 1;
+                    } else {
+                        (self.current, self.staged) = (*number, None);
+                        report.generations += 1;
+                    }
                 }
                 Event::GenerationRejected(number) => {
                     let has_problem = self.answers.values().any(|is_prepared| !is_prepared);
@@ -88,11 +115,14 @@ impl GenerationChecks {
     fn compare(&self, view: &View) -> Result<(), String> {
         let current = view.generations.current().map_or(0, |current| current.number);
         let pending = view.generations.proposal().map(|proposal| proposal.generation.number);
-        if (current, pending) != (self.current, self.pending) {
-            return Err(format!("the generations are {current} and {pending:?}, instead of {self:?}"));
+        let staged = view.generations.staged().map(|staged| staged.number);
+        let known = (self.current, self.pending, self.staged.as_ref().map(|(number, _)| *number));
+        if (current, pending, staged) != known {
+            return Err(format!("the generations are {current}, {pending:?} and {staged:?}, instead of {known:?}"));
         }
         let needed =
             view.generations.in_force().chain(view.generations.proposal().map(|proposal| &proposal.generation));
+        let needed = needed.chain(view.generations.staged());
         for hash in needed.flat_map(|generation| generation.files.values()) {
             if view.generations.content(hash).is_none_or(|content| hash_of(content) != *hash) {
                 return Err("the content of a file is missing".to_owned());
@@ -100,4 +130,8 @@ impl GenerationChecks {
         }
         Ok(())
     }
+}
+
+fn done() -> Outcome {
+    Outcome::Done(crossdock_coordination::answer::Done {})
 }

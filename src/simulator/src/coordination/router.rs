@@ -1,6 +1,6 @@
 //! An instance that serves routes, as a client during one session: it proposes generations and prepares them.
 
-use crossdock_coordination::command::{Command, Prepared, Propose, RouteFile, ServeRoutes};
+use crossdock_coordination::command::{Command, Prepared, Propose, RouteFile, ServeRoutes, Withdraw};
 use crossdock_coordination::{Event, Operation, SessionId, View};
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
@@ -17,6 +17,7 @@ pub(super) struct Router {
     /// The one to prepare.
     pending: Option<u64>,
     sent: Option<u64>,
+    staged: Option<u64>,
 }
 
 impl Router {
@@ -40,25 +41,32 @@ impl Router {
                     content: vec![random.random_range(0..3); 3].into(),
                 };
                 let files = vec![file("a", random), file("b", random)];
+                let stage = if random.random_ratio(1, 3) { vec!["simulated".to_owned()] } else { Vec::new() };
                 let timeout_ms = [400, 6_000][random.random_range(0..2)];
                 let comment = random.random_range(0..100).to_string();
                 let author = "simulated".to_owned();
-                Some(of(Operation::Propose(Propose { session, base, files, author, comment, timeout_ms })))
+                Some(of(Operation::Propose(Propose { session, base, files, author, comment, timeout_ms, stage })))
             }
+            3 => self.staged.map(|number| of(Operation::Withdraw(Withdraw { number }))),
             _ => None,
         }
     }
 
     /// The state may be newer than the event, which says only that there is something new.
     pub(super) fn notified(&mut self, event: &Event, view: &View) {
-        if let Event::GenerationProposed(_) | Event::GenerationInForce(_) | Event::GenerationRejected(_) = event {
+        if let Event::GenerationProposed(_)
+        | Event::GenerationInForce(_)
+        | Event::GenerationRejected(_)
+        | Event::GenerationStaged(_)
+        | Event::GenerationWithdrawn(_) = event
+        {
             self.resync(view);
         }
     }
 
     /// Compares with a state, as after missed notices.
     pub(super) fn resync(&mut self, view: &View) {
-        self.current = current(view);
+        (self.current, self.staged) = (current(view), staged(view));
         let pending = pending(view);
         if pending != self.pending {
             (self.pending, self.sent) = (pending, None);
@@ -67,11 +75,9 @@ impl Router {
 
     /// What it takes to be in force and is not, in a state that its instance has applied.
     pub(super) fn mistake(&self, view: &View) -> Option<String> {
-        let is_known = (self.current, self.pending) == (current(view), pending(view));
-        (!is_known).then(|| {
-            let (known, is) = ((self.current, self.pending), (current(view), pending(view)));
-            format!("a client knows the generations {known:?} instead of {is:?}")
-        })
+        let known = (self.current, self.pending, self.staged);
+        let is = (current(view), pending(view), staged(view));
+        (known != is).then(|| format!("a client knows the generations {known:?} instead of {is:?}"))
     }
 }
 
@@ -81,4 +87,8 @@ fn current(view: &View) -> u64 {
 
 fn pending(view: &View) -> Option<u64> {
     view.generations.proposal().map(|proposal| proposal.generation.number)
+}
+
+fn staged(view: &View) -> Option<u64> {
+    view.generations.staged().map(|staged| staged.number)
 }
