@@ -169,6 +169,9 @@ pub struct Acquire {
     /// Take the locks from their holders, ahead of all that wait, for this reason.
     #[prost(string, optional, tag = "10")]
     pub steal: Option<String>,
+    /// Distinguishes callers that repeat the request: a release can be that of one of them. 0 if there is only one.
+    #[prost(uint64, tag = "11")]
+    pub attempt: u64,
 }
 
 /// A lock to acquire.
@@ -213,6 +216,9 @@ pub struct Release {
     /// The number of the request.
     #[prost(uint64, tag = "2")]
     pub number: u64,
+    /// Without effect if another caller has repeated the request since; 0 to release it in any case.
+    #[prost(uint64, tag = "3")]
+    pub attempt: u64,
 }
 
 /// Turns an exclusive request that holds its locks into a shared one. It keeps its token.

@@ -152,7 +152,7 @@ fn execute(state: &mut View, operation: Operation, context: &mut Context<'_>) ->
         }
         Operation::Release(command) => {
             let id = RequestId { session: SessionId(command.session), number: command.number };
-            in_session(state, command.session, |state| state.locks.release(id, context))
+            in_session(state, command.session, |state| state.locks.release(id, command.attempt, context))
         }
         Operation::Downgrade(command) => {
             let id = RequestId { session: SessionId(command.session), number: command.number };
@@ -204,7 +204,7 @@ fn remember(state: &mut View, command: Remember, context: &mut Context<'_>) -> O
         return if is_repeated { Outcome::DONE } else { Refusal::NotHeld.into() };
     }
     match state.results.store(command, id, context) {
-        Ok(()) => state.locks.release(id, context),
+        Ok(()) => state.locks.release(id, 0, context),
         Err(refusal) => refusal.into(),
     }
 }

@@ -70,12 +70,14 @@ pub enum InjectedBug {
     ForgetResult,
     /// A generation that is staged is in force for all instances.
     StagedInForce,
+    /// A caller that has left cancels a request that another one has repeated.
+    StaleCancel,
 }
 
 #[cfg(feature = "injected-bugs")]
 impl InjectedBug {
     /// All bugs.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::GrantToTwo,
         Self::TokenOfRequest,
         Self::TickOfOldLeader,
@@ -109,5 +111,6 @@ impl InjectedBug {
         Self::StaleResult,
         Self::ForgetResult,
         Self::StagedInForce,
+        Self::StaleCancel,
     ];
 }

@@ -169,8 +169,14 @@ impl Locks {
             Ok(read) => read,
             Err(refusal) => return refusal.into(),
         };
-        if let Some(open) = self.requests.get(&id) {
-            return if open.is_repeated_by(&request) { outcome(open) } else { Refusal::Reused.into() };
+        if let Some(open) = self.requests.get_mut(&id) {
+            if !open.is_repeated_by(&request) {
+                return Refusal::Reused.into();
+            }
+            if open.attempt != request.attempt {
+                Arc::make_mut(open).attempt = request.attempt;
+            }
+            return outcome(open);
         }
         if self.is_finished(id) && !context.has_bug(InjectedBug::OrphanAfterRelease) {
             return Refusal::Finished.into();
@@ -256,9 +262,13 @@ impl Locks {
     }
 
     /// Releases or cancels a request of an existing session.
-    pub(crate) fn release(&mut self, id: RequestId, context: &mut Context<'_>) -> Outcome {
+    pub(crate) fn release(&mut self, id: RequestId, attempt: u64, context: &mut Context<'_>) -> Outcome {
         if id.number == 0 {
             return Refusal::Invalid.into();
+        }
+        let is_of_other = |open: &Arc<Request>| attempt != 0 && open.attempt != attempt;
+        if self.requests.get(&id).is_some_and(is_of_other) && !context.has_bug(InjectedBug::StaleCancel) {
+            return Outcome::DONE;
         }
         let mut touched = Touched::new();
         let was_open = self.end(id, &EndReason::Released, &mut touched, context);

@@ -197,6 +197,8 @@ pub struct SavedRequest {
     revoked: Option<String>,
     #[prost(bool, tag = "14")]
     is_downgraded: bool,
+    #[prost(uint64, tag = "15")]
+    attempt: u64,
 }
 
 /// A name and a number.
@@ -392,6 +394,7 @@ fn request_of(id: RequestId, request: &Request) -> SavedRequest {
         is_downgraded: request.is_downgraded,
         metadata: request.metadata.to_string(),
         revoked: request.revoked.as_deref().map(str::to_owned),
+        attempt: request.attempt,
     }
 }
 
@@ -592,6 +595,7 @@ fn read_request(saved: SavedRequest) -> Result<(RequestId, Request), Invalid> {
         is_downgraded: saved.is_downgraded,
         metadata: saved.metadata.into(),
         revoked: saved.revoked.map(Into::into),
+        attempt: saved.attempt,
     };
     Ok((RequestId { session: SessionId(saved.session), number: saved.number }, request))
 }

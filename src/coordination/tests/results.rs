@@ -45,7 +45,7 @@ fn a_result_is_stored_by_who_holds_the_lock_and_releases_it() {
     assert_eq!(known(&log.state, "b"), None);
     assert_eq!(remember(&mut log, of(first, 1, "a")), done(), "it is repeated");
     hold(&mut log, second, 1);
-    log.execute(Operation::Release(Release { session: second, number: 1 }));
+    log.execute(Operation::Release(Release { session: second, number: 1, attempt: 0 }));
     assert_eq!(remember(&mut log, of(second, 1, "a")), Refusal::NotHeld.into(), "it was released");
     assert_eq!(remember(&mut log, of(second + 9, 1, "a")), Refusal::NoSession.into());
 }

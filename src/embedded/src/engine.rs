@@ -1,7 +1,9 @@
 //! The engine of an instance.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -51,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) generations: Generations,
     pub(crate) watches: Watches,
     pub(crate) keep_alives: KeepAlives,
+    /// Distinguishes calls about the same request of a client; random at first, so that instances do not use the same numbers.
+    pub(crate) attempts: AtomicU64,
     /// That of the engine's thread: those of callers may end sooner.
     pub(crate) runtime: Handle,
 }
@@ -98,6 +102,7 @@ impl Engine {
             generations: Generations::default(),
             watches: Watches::default(),
             keep_alives: KeepAlives::default(),
+            attempts: AtomicU64::new(RandomState::new().hash_one(Instant::now()) >> 1),
         });
         let (stop, stopped) = oneshot::channel();
         let running = run(Arc::clone(&shared), stopped);
@@ -244,8 +249,20 @@ impl Shared {
 
     /// Executes a command that may be executed more than once, until its outcome is known or this time.
     pub(crate) async fn execute_by(&self, operation: Operation, deadline: Instant) -> Result<Outcome, CommandError> {
+        self.propose_by(proposal(operation), deadline).await
+    }
+
+    /// Like [`Shared::execute_by`], ahead of what waits for room.
+    pub(crate) async fn execute_first_by(
+        &self,
+        operation: Operation,
+        deadline: Instant,
+    ) -> Result<Outcome, CommandError> {
+        self.propose_by(proposal(operation).reserved(), deadline).await
+    }
+
+    async fn propose_by(&self, proposal: Proposal, deadline: Instant) -> Result<Outcome, CommandError> {
         let mut last = CommandError::TimedOut;
-        let proposal = proposal(operation);
         let attempts = async {
             loop {
                 match self.propose(proposal.clone()).await {

@@ -85,6 +85,7 @@ impl LockRequest {
             reentrant: self.reentrant_owner.is_some(),
             metadata: self.metadata.clone(),
             steal: self.steal.clone(),
+            attempt: 0,
         }
     }
 }

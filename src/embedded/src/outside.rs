@@ -2,10 +2,12 @@
 //! all instances have; this instance keeps nothing of it.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossdock_coordination::command::{CloseSession, Downgrade, KeepAlive, OpenSession, Release};
+use crossdock_cluster::RequestError;
+use crossdock_coordination::command::{Acquire, CloseSession, Downgrade, KeepAlive, OpenSession, Release};
 use crossdock_coordination::{EndReason, Event, Operation, Outcome, Refusal, RequestId, SessionId, Token};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -157,7 +159,8 @@ async fn keep_alive(shared: Arc<Shared>) {
             return;
         }
         let command = KeepAlive { sessions: waiting.iter().map(|(session, _)| session.0).collect() };
-        let kept = shared.execute_by(Operation::KeepAlive(command), Instant::now() + COMMAND_TIMEOUT).await;
+        let deadline = Instant::now() + COMMAND_TIMEOUT;
+        let kept = shared.execute_first_by(Operation::KeepAlive(command), deadline).await;
         for (session, alive) in waiting {
             let _ = alive.send(match &kept {
                 Ok(Outcome::Unknown(unknown)) => Ok(!unknown.sessions.contains(&session.0)),
@@ -168,27 +171,29 @@ async fn keep_alive(shared: Arc<Shared>) {
     }
 }
 
-/// Cancels a request whose caller does not wait any more: it must not be granted locks that nobody knows of.
+/// Cancels a request whose caller does not wait any more: it must not be granted locks that nobody knows of. Without effect if another caller has
+/// repeated the request since.
 struct Cancel {
     shared: Arc<Shared>,
     id: RequestId,
+    attempt: u64,
     is_needed: bool,
 }
 
 impl Drop for Cancel {
     fn drop(&mut self) {
         if self.is_needed {
-            let (shared, id) = (Arc::clone(&self.shared), self.id);
+            let (shared, release) = (Arc::clone(&self.shared), release(self.id, self.attempt));
             self.shared.runtime.spawn(async move {
                 // If that fails, it is released with the session.
-                let _ = shared.execute_by(release(id), Instant::now() + COMMAND_TIMEOUT).await;
+                let _ = shared.execute_first_by(release, Instant::now() + COMMAND_TIMEOUT).await;
             });
         }
     }
 }
 
-fn release(id: RequestId) -> Operation {
-    Operation::Release(Release { session: id.session.0, number: id.number })
+fn release(id: RequestId, attempt: u64) -> Operation {
+    Operation::Release(Release { session: id.session.0, number: id.number, attempt })
 }
 
 impl Engine {
@@ -228,7 +233,7 @@ impl Engine {
     /// See [`CommandError`]; it can always be called again.
     pub async fn close_session(&self, session: SessionId) -> Result<(), CommandError> {
         let close = Operation::CloseSession(CloseSession { session: session.0 });
-        self.0.execute_by(close, Instant::now() + COMMAND_TIMEOUT).await.map(drop)
+        self.0.execute_first_by(close, Instant::now() + COMMAND_TIMEOUT).await.map(drop)
     }
 
     /// Watches a session. It misses nothing that happens after this call.
@@ -238,32 +243,57 @@ impl Engine {
     }
 
     /// Acquires locks for a request of a client's session. A call with the number of an earlier one is about the same request, at any
-    /// instance: it waits on, or returns the token. If the future is dropped, the request is cancelled.
+    /// instance: it waits on, or returns the token. The last call decides: if its future is dropped, or it fails, the request is cancelled.
+    /// `stop` ends the call without that.
     ///
     /// # Errors
     /// See [`AcquireError`]. The locks are not held and will not be, unless it is a [`CommandError`] that is not a refusal: then the request has to
     /// be repeated or released.
-    pub async fn acquire_in(&self, id: RequestId, request: &LockRequest) -> Result<Token, AcquireError> {
+    pub async fn acquire_in(
+        &self,
+        id: RequestId,
+        request: &LockRequest,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Token, AcquireError> {
+        let attempt = self.0.attempts.fetch_add(1, Ordering::Relaxed).max(1);
+        let mut cancel = Cancel { shared: Arc::clone(&self.0), id, attempt, is_needed: true };
+        let result = tokio::select! {
+            result = self.acquire_as(id, attempt, request) => result,
+            () = stop => {
+                cancel.is_needed = false;
+                return Err(CommandError::Cluster(RequestError::Ended).into());
+            }
+        };
+        cancel.is_needed = match &result {
+            Ok(_) | Err(AcquireError::NotAvailable | AcquireError::SessionLost) => false,
+            // The request of this number, if there is one, is another one.
+            Err(AcquireError::Command(CommandError::Refused(refusal))) => *refusal == Refusal::TooMany,
+            Err(_) => true,
+        };
+        result
+    }
+
+    async fn acquire_as(&self, id: RequestId, attempt: u64, request: &LockRequest) -> Result<Token, AcquireError> {
         let mut watch = self.watch_session(id.session);
-        let mut cancel = Cancel { shared: Arc::clone(&self.0), id, is_needed: true };
         let now = Instant::now();
         let (deadline, until) = match request.wait {
             Wait::Try => (None, now + COMMAND_TIMEOUT),
             Wait::For(wait) => (Some(now + wait.min(WAIT_MAX)), now + wait.min(WAIT_MAX)),
             Wait::Forever => (None, now + WAIT_MAX),
         };
-        let command = Operation::Acquire(request.command(id, deadline));
-        let acquired = self.0.execute_by(command, until.min(now + COMMAND_TIMEOUT)).await;
-        let result = match acquired {
+        let command = Operation::Acquire(Acquire { attempt, ..request.command(id, deadline) });
+        match self.0.execute_by(command, until.min(now + COMMAND_TIMEOUT)).await {
             Ok(Outcome::Granted(granted)) => Ok(Token(granted.token)),
+            // An earlier call waits for longer.
+            Ok(Outcome::Waiting(_)) if request.wait == Wait::Try => Err(AcquireError::TimedOut),
             Ok(Outcome::Waiting(_)) => self.granted(id, &mut watch, until).await,
             Ok(_) => Err(CommandError::Unreadable.into()),
             Err(CommandError::Refused(Refusal::NotAvailable)) => Err(AcquireError::NotAvailable),
+            // It has ended before, or an attempt was executed whose answer was lost.
+            Err(CommandError::Refused(Refusal::Finished)) => Err(AcquireError::NotAvailable),
             Err(CommandError::Refused(Refusal::NoSession)) => Err(AcquireError::SessionLost),
             Err(problem) => Err(problem.into()),
-        };
-        cancel.is_needed = result.is_err();
-        result
+        }
     }
 
     /// Waits until a request is granted.
@@ -298,7 +328,7 @@ impl Engine {
     /// # Errors
     /// See [`CommandError`]; it can always be called again.
     pub async fn release_in(&self, id: RequestId) -> Result<(), CommandError> {
-        self.0.execute_by(release(id), Instant::now() + COMMAND_TIMEOUT).await.map(drop)
+        self.0.execute_first_by(release(id, 0), Instant::now() + COMMAND_TIMEOUT).await.map(drop)
     }
 
     /// Turns an exclusive request of a client's session into a shared one. It keeps its token.

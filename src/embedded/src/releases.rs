@@ -50,7 +50,7 @@ pub(crate) async fn release(shared: Arc<Shared>) {
         }
         // What the session held was released with it.
         due.retain(|(id, _)| shared.sessions.is_current(id.session));
-        let release = |id: &RequestId| Release { session: id.session.0, number: id.number };
+        let release = |id: &RequestId| Release { session: id.session.0, number: id.number, attempt: 0 };
         let proposals = due.iter().map(|(id, _)| proposal(Operation::Release(release(id))).reserved()).collect();
         let outcomes = shared.replica.propose_many(proposals).await;
         let mut failed = Vec::new();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossdock_cluster::RequestError;
 use crossdock_coordination::command::TakeNumbers;
 use crossdock_coordination::limits::NUMBERS_MAX;
-use crossdock_coordination::{Operation, Outcome};
+use crossdock_coordination::{Operation, Outcome, Refusal};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
@@ -24,6 +24,10 @@ pub(crate) struct Sequences(Mutex<HashMap<String, Vec<Caller>>>);
 
 /// The first of consecutive numbers.
 pub(crate) async fn next(shared: &Arc<Shared>, sequence: &str, count: u64) -> Number {
+    if !(1..=NUMBERS_MAX).contains(&count) {
+        // Not together with others, whose sum it would exceed.
+        return Err(CommandError::Refused(Refusal::Invalid));
+    }
     let (sender, number) = oneshot::channel();
     {
         let mut waiting = shared.sequences.0.lock().unwrap_or_else(PoisonError::into_inner);

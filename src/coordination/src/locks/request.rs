@@ -59,6 +59,8 @@ pub struct Request {
     pub metadata: Arc<str>,
     /// The holder was asked to release a lock, for this reason.
     pub revoked: Option<Arc<str>>,
+    /// Which caller has made or repeated it last.
+    pub attempt: u64,
 }
 
 impl Request {
@@ -98,6 +100,7 @@ impl Request {
             is_downgraded: false,
             metadata: metadata.as_str().into(),
             revoked: None,
+            attempt: command.attempt,
         };
         Ok((RequestId { session: SessionId(*session), number: *number }, request))
     }

@@ -54,7 +54,7 @@ impl Log {
     }
 
     pub(crate) fn release(&mut self, session: u64, number: u64) {
-        assert_eq!(self.execute(Operation::Release(Release { session, number })), done());
+        assert_eq!(self.execute(Operation::Release(Release { session, number, attempt: 0 })), done());
     }
 
     /// The zxid of the last command.

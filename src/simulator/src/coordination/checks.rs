@@ -132,6 +132,12 @@ impl Checks {
             }
             Operation::Release(release) => {
                 let id = RequestId { session: SessionId(release.session), number: release.number };
+                let before = applied.before.locks.request(id);
+                if before.is_some_and(|open| release.attempt != 0 && open.attempt != release.attempt) {
+                    let is_open = applied.after.locks.request(id).is_some();
+                    let problem = format!("request {id} is released by a caller that another one has replaced");
+                    return if is_open { Ok(()) } else { Err(problem) };
+                }
                 report.released += 1;
                 if *applied.outcome != Outcome::from(Refusal::NoSession) {
                     self.ended.insert(id);

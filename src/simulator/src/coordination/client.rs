@@ -90,10 +90,10 @@ impl Client {
         if let Some(number) = self.open.iter().find(|(_, open)| now >= open.until).map(|(number, _)| *number) {
             let released = self.open.remove(&number);
             self.echo = released.map(|open| open.acquire).filter(|_| random.random_ratio(1, 4));
-            let release = Release { session: session.0, number };
+            let release = Release { session: session.0, number, attempt: 0 };
             return Some((of(Operation::Release(release)), Sent::Other));
         }
-        match random.random_range(0..11) {
+        match random.random_range(0..12) {
             0..=3 if self.open.len() < 4 => Some(self.acquire(session, now, random)),
             4 => {
                 let open = self.some_open(random)?.acquire.clone();
@@ -119,6 +119,12 @@ impl Client {
                 let up_to = random.random_range(1..8);
                 let spend = Spend { budget: name.to_owned(), count, per_ms, burst, up_to };
                 Some((of(Operation::Spend(spend)), Sent::Other))
+            }
+            11 => {
+                // A caller of the same request that has left: the one that is known came later.
+                let open = &self.some_open(random)?.acquire;
+                let (number, attempt) = (open.number, open.attempt + 1);
+                Some((of(Operation::Release(Release { session: session.0, number, attempt })), Sent::Other))
             }
             10 => {
                 let request = self.some_open(random).filter(|open| open.token.is_some())?.acquire.number;
@@ -165,6 +171,7 @@ impl Client {
             owner: ["one", "two"][random.random_range(0..2)].to_owned(),
             reentrant,
             steal: random.random_ratio(1, 40).then(|| "simulated".to_owned()),
+            attempt: random.random_range(1..4),
             ..Acquire::default()
         };
         let until = now + random.random_range(50..4_000);
