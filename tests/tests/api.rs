@@ -99,6 +99,38 @@ fn any_instance_serves_any_call_of_a_client() {
     );
     assert_eq!(ask(third, "sessions/keep-alive", json!({ "session": session })).status, 200);
 
+    // What is refused, or repeated by a call that has left, changes nothing.
+    let other = json!({ "session": session, "number": 1, "claims": [{ "lock": "other" }] });
+    refused(&ask(first, "locks/acquire", other), 400, "INVALID_ARGUMENT");
+    let waits = acquire(9, 10_000).to_string();
+    let left = |gateway: &Gateway| {
+        let mut connection = Connection::open(&gateway.api());
+        let head = format!(
+            "POST /v1/locks/acquire HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n",
+            clients.all
+        );
+        connection.send(format!("{head}content-length: {}\r\n\r\n{waits}", waits.len()).as_bytes());
+        connection
+    };
+    let waiters = |count: u64| {
+        let listed = json_of(&ask(third, "locks/list", json!({ "prefix": "stock/7" })));
+        let lock = &listed["locks"][0];
+        lock["holdersCount"] == 1 && lock["waitersCount"].as_u64().unwrap_or(0) == count
+    };
+    let (one, two) = (left(first), left(second));
+    until("a request to wait", || waiters(1));
+    std::thread::park_timeout(Duration::from_millis(100));
+    drop(one);
+    std::thread::park_timeout(Duration::from_millis(300));
+    assert!(waiters(1), "the second call repeats it");
+    drop(two);
+    until("nobody to wait", || waiters(0));
+    refused(
+        &ask(second, "sequences/take", json!({ "sequence": "a", "count": "18446744073709551615" })),
+        400,
+        "INVALID_ARGUMENT",
+    );
+
     // One that waits is granted the lock once it is released, at another instance.
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| ask(first, "locks/acquire", acquire(3, 10_000)));
@@ -275,6 +307,11 @@ fn a_session_keeps_its_locks_and_its_place_when_instances_fail() {
         // Both use the first instance, which is killed; the session lives on at others for longer than its time.
         let gateway = instances.remove(0);
         instances.insert(0, gateway.restart());
+        // Another one stops in good order.
+        let mut gateway = instances.remove(2);
+        gateway.signal("TERM");
+        gateway.wait();
+        instances.insert(2, gateway.restart());
         tokio::time::sleep(ttl + Duration::from_secs(1)).await;
         assert!(held.is_held() && !waiting.is_finished());
         let listed = list(&instances);

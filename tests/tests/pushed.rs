@@ -240,9 +240,9 @@ fn figures_of_routes_are_summed_over_the_instances() {
     let show = |more: &[&str]| {
         let mut command = Command::new(crossdock());
         command.args(["routes", "--cluster"]).args(more);
-        admins.iter().for_each(|admin| {
+        for admin in &admins {
             command.args(["--admin", admin]);
-        });
+        }
         succeeded(&command.output().expect("it runs"))
     };
     let summed: Value = serde_json::from_str(&show(&["--json"])).expect("JSON");

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use crossdock_coordination::limits::NAME_BYTES_MAX;
 use crossdock_settings::{Diagnostics, Named, NoPlaceholders, Reader, Spanned, parse, settings};
 use subtle::ConstantTimeEq as _;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 /// The most clients of a file.
@@ -67,10 +69,12 @@ impl Action {
 type Digest = [u8; 32];
 
 /// A client.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Caller {
     /// Its name.
     pub(crate) name: String,
+    /// The file of clients does not have it any more, or says something else about it.
+    pub(crate) is_gone: CancellationToken,
     token: Option<Digest>,
     certificate: Option<Digest>,
     /// What it may do, for names with this prefix.
@@ -81,12 +85,16 @@ impl Caller {
     /// Whether it may do this with a name.
     ///
     /// # Errors
-    /// PERMISSION_DENIED otherwise.
+    /// PERMISSION_DENIED otherwise; INVALID_ARGUMENT for a name that nothing can have.
     pub(crate) fn check(&self, action: Action, name: &str) -> Result<(), Status> {
+        // Prefixes of lists may be empty; they go nowhere else.
+        if name.len() > NAME_BYTES_MAX || name.is_empty() && action != Action::State {
+            return Err(Status::invalid_argument(format!("a name has 1 to {NAME_BYTES_MAX} bytes")));
+        }
         let reserved: &[&str] = match action {
-            Action::Locks => &RESERVED_LOCKS,
+            Action::Locks | Action::Operate => &RESERVED_LOCKS,
             Action::Enqueue | Action::Consume => &RESERVED_QUEUES,
-            Action::Sequences | Action::State | Action::Operate => &[],
+            Action::Sequences | Action::State => &[],
         };
         if reserved.iter().any(|prefix| name.starts_with(prefix)) {
             return Err(Status::permission_denied(format!(
@@ -136,8 +144,15 @@ pub enum AccessError {
     Invalid(String),
 }
 
+impl Caller {
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.name, self.token, self.certificate, &self.scopes)
+            == (&other.name, other.token, other.certificate, &other.scopes)
+    }
+}
+
 /// The clients of a file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Access {
     clients: Vec<Arc<Caller>>,
 }
@@ -163,6 +178,17 @@ impl Access {
         match read {
             Some(access) if !diagnostics.has_errors() => Ok(access),
             _ => Err(AccessError::Invalid(diagnostics.render(false))),
+        }
+    }
+
+    /// Replaces the clients. Streams of those that are the same go on.
+    pub(crate) fn replace(&mut self, new: Self) {
+        let old = std::mem::replace(self, new);
+        for client in old.clients {
+            match self.clients.iter_mut().find(|new| new.is_same(&client)) {
+                Some(new) => *new = client,
+                None => client.is_gone.cancel(),
+            }
         }
     }
 
@@ -254,7 +280,7 @@ fn check(settings: AccessSettings, node: &crossdock_settings::Node, reader: &mut
             reader.error("client", span, format!("the client `{name}` may do nothing"), help);
             return None;
         }
-        clients.push(Arc::new(Caller { name, token, certificate, scopes }));
+        clients.push(Arc::new(Caller { name, is_gone: CancellationToken::new(), token, certificate, scopes }));
     }
     Some(Access { clients })
 }
@@ -310,7 +336,10 @@ mod tests {
         assert!(access.identify(Some("another"), None).is_none() && access.identify(None, None).is_none());
         assert!(access.identify(None, Some(&[7; 32])).is_none(), "it has no certificate");
         let caller = access.identify(Some(&token), None).expect("the client");
-        assert!(caller.check(Action::Locks, "stock/7").is_ok() && caller.check(Action::Sequences, "").is_ok());
+        assert!(caller.check(Action::Locks, "stock/7").is_ok() && caller.check(Action::Sequences, "a").is_ok());
+        assert!(
+            caller.check(Action::Sequences, "").is_err() && caller.check(Action::Sequences, &"a".repeat(256)).is_err()
+        );
         assert!(caller.check(Action::Locks, "stoc").is_err() && caller.check(Action::Enqueue, "stock/").is_err());
         assert!(caller.owns(&caller.label("a: b")) && !caller.owns("client shop2: a") && !caller.owns("instance 1"));
         let (token, access) = client("[ locks, enqueue, consume ]");
@@ -320,6 +349,17 @@ mod tests {
         {
             assert!(caller.check(action, name).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_client_that_is_changed_or_removed_is_gone() {
+        let read = |scopes: &str| client(scopes).1.expect("a file");
+        let mut access = read("[ locks ]");
+        let caller = Arc::clone(&access.clients[0]);
+        access.replace(read("[ locks ]"));
+        assert!(Arc::ptr_eq(&caller, &access.clients[0]) && !caller.is_gone.is_cancelled());
+        access.replace(read("[ sequences ]"));
+        assert!(caller.is_gone.is_cancelled() && !access.clients[0].is_gone.is_cancelled());
     }
 
     #[test]

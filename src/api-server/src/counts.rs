@@ -6,11 +6,6 @@ use std::sync::{Mutex, PoisonError};
 
 use tonic::Code;
 
-/// The most methods that are told apart: callers choose paths.
-const METHODS_MAX: usize = 64;
-/// What others are counted as.
-const OTHER: &str = "other";
-
 /// Calls of the API.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -33,14 +28,9 @@ impl Counts {
         calls.iter().map(|((method, code), count)| (method.clone(), name_of(Code::from_i32(*code)), *count)).collect()
     }
 
+    /// Counts a call. Methods are those of the contract, or `other`.
     pub(crate) fn count(&self, method: &str, code: Code) {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (method.to_owned(), code as i32);
-        if let Some(count) = calls.get_mut(&key) {
-            *count += 1;
-            return;
-        }
-        let method = if calls.len() < METHODS_MAX { method } else { OTHER };
         *calls.entry((method.to_owned(), code as i32)).or_default() += 1;
     }
 }

@@ -18,6 +18,7 @@ use tower_service::Service;
 
 use crate::access::Caller;
 use crate::counts::{Counts, name_of};
+use crate::json::is_method;
 use crate::services::Methods;
 
 /// The longest message of a client, in bytes: a message of a queue with its headers.
@@ -67,9 +68,10 @@ impl Services {
         // A stream counts with the code with which it began.
         let status = Status::from_header_map(answer.headers());
         let code = status.as_ref().map_or(Code::Ok, Status::code);
-        self.counts.count(path.trim_start_matches("/crossdock.v1."), code);
+        let method = if is_method(&path) { path.trim_start_matches("/crossdock.v1.") } else { "other" };
+        self.counts.count(method, code);
         if let Some(status) = status.filter(|_| code != Code::Ok) {
-            tracing::info!(client, path, code = name_of(code), problem = status.message(), "call of the API failed");
+            tracing::info!(client, method, code = name_of(code), problem = status.message(), "call of the API failed");
         }
         answer
     }

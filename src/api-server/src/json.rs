@@ -25,6 +25,15 @@ const BODY_LEN_MAX: usize = 2 * MESSAGE_LEN_MAX;
 /// Length of what comes before a message in a gRPC stream: a flag and a length.
 const PREFIX_LEN: usize = 5;
 
+/// Whether a path is that of a method over gRPC, such as `/crossdock.v1.Locks/Acquire`.
+pub(crate) fn is_method(path: &str) -> bool {
+    let name = |(_, method): &(String, MethodDescriptor)| {
+        let of = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+        of.is_some_and(|(service, name)| service == method.parent_service().full_name() && name == method.name())
+    };
+    METHODS.iter().any(name)
+}
+
 static METHODS: LazyLock<Vec<(String, MethodDescriptor)>> = LazyLock::new(|| {
     let pool = DescriptorPool::decode(crossdock_api::DESCRIPTOR).expect("it is generated with the messages");
     let methods = pool.services().flat_map(|service| {
@@ -58,7 +67,8 @@ pub(crate) async fn call(
     match read(request).await {
         Ok((method, message)) => execute(services, &method, &message, caller).await,
         Err(problem) => {
-            tracing::info!(client = caller.name, problem = problem.message, "call of the API refused");
+            // The problem may quote the body.
+            tracing::info!(client = caller.name, code = name_of(problem.code), "call of the API refused");
             counts.count("other", problem.code);
             problem_response(&problem)
         }

@@ -6,12 +6,15 @@ mod queues;
 mod sequences;
 mod sessions;
 
+use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crossdock_coordination::SessionId;
 use crossdock_embedded::Engine;
 use futures_util::Stream;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
@@ -21,6 +24,8 @@ use crate::status::of_command;
 /// The most sessions of one client, and of all clients: instances need some as well.
 const SESSIONS_MAX: usize = 1_000;
 const ALL_SESSIONS_MAX: usize = 9_000;
+/// Interval between two looks at the session of the instance itself.
+const CONNECTED_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest time to live of a session: one that is shorter ends with any change of the leader.
 const TTL_MS: std::ops::RangeInclusive<u64> = 1_000..=86_400_000;
 
@@ -34,6 +39,54 @@ pub(crate) struct Methods {
     pub(crate) cluster: crossdock_cluster::Client,
     /// The instance stops: streams end.
     pub(crate) stop: CancellationToken,
+    /// How many sessions are being opened for each client.
+    pub(crate) opening: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+/// A session that is being opened.
+struct Opening {
+    opening: Arc<Mutex<HashMap<String, usize>>>,
+    client: String,
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = opening.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                opening.remove(&self.client);
+            }
+        }
+    }
+}
+
+/// Why a stream ends that its client has not ended.
+#[derive(Clone)]
+struct Ending {
+    stop: CancellationToken,
+    is_gone: CancellationToken,
+    engine: Engine,
+}
+
+impl Ending {
+    /// Waits until it does. Cancel safe.
+    async fn status(&self) -> Status {
+        // What the cluster says does not reach an instance without a session.
+        let is_cut_off = async {
+            loop {
+                tokio::time::sleep(CONNECTED_INTERVAL).await;
+                if !self.engine.has_session() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => Status::unavailable("the instance stops; use another one"),
+            () = self.is_gone.cancelled() => Status::unauthenticated("the client was removed or changed"),
+            () = is_cut_off => Status::unavailable("the instance is not connected to the cluster; use another one"),
+        }
+    }
 }
 
 /// The client of a call.
@@ -74,8 +127,27 @@ impl Methods {
             let (least, most) = (TTL_MS.start(), TTL_MS.end());
             return Err(Status::invalid_argument(format!("`ttl_ms` must be between {least} and {most}")));
         }
+        let opening = self.reserve(caller)?;
+        let label = caller.label(label);
+        let ttl = Duration::from_millis(ttl_ms);
+        let (engine, (opened, session)) = (self.engine.clone(), oneshot::channel());
+        // If the client does not wait any more, nobody would close it.
+        tokio::spawn(async move {
+            let result = engine.open_session(ttl, &label).await;
+            drop(opening);
+            if let Err(Ok(session)) = opened.send(result) {
+                let _ = engine.close_session(session).await;
+            }
+        });
+        let session = session.await.map_err(|_| Status::internal("the session was not opened"))?;
+        session.map_err(|problem| of_command(&problem))
+    }
+
+    /// Makes sure that a client may open another session.
+    fn reserve(&self, caller: &Caller) -> Result<Opening, Status> {
+        let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         let view = self.engine.view();
-        let (mut own, mut all) = (0, 0);
+        let (mut own, mut all) = (opening.get(&caller.name).copied().unwrap_or(0), opening.values().sum::<usize>());
         for (_, session) in view.sessions.iter() {
             own += usize::from(caller.owns(&session.label));
             all += usize::from(is_of_clients(&session.label));
@@ -84,8 +156,11 @@ impl Methods {
             let message = "the client, or all clients together, have too many sessions";
             return Err(Status::resource_exhausted(message));
         }
-        let label = caller.label(label);
-        let ttl = std::time::Duration::from_millis(ttl_ms);
-        self.engine.open_session(ttl, &label).await.map_err(|problem| of_command(&problem))
+        *opening.entry(caller.name.clone()).or_default() += 1;
+        Ok(Opening { opening: Arc::clone(&self.opening), client: caller.name.clone() })
+    }
+
+    fn ending(&self, caller: &Caller) -> Ending {
+        Ending { stop: self.stop.clone(), is_gone: caller.is_gone.clone(), engine: self.engine.clone() }
     }
 }

@@ -17,6 +17,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that does not answer a ping is gone.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an attempt of a call takes at most: longer than an instance tries to reach a majority.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a call goes round all endpoints.
 const ROUNDS: usize = 3;
 /// Time between two rounds.
@@ -135,6 +137,16 @@ impl Client {
         message: M,
         call: impl AsyncFn(Channel, Request<M>) -> Result<Response<R>, Status>,
     ) -> Result<R, Error> {
+        self.call_within(CALL_TIMEOUT, message, call).await
+    }
+
+    /// Like [`Client::call`], with another time for each attempt: an instance that does not answer in it is not asked any longer.
+    pub(crate) async fn call_within<M: Clone, R>(
+        &self,
+        limit: Duration,
+        message: M,
+        call: impl AsyncFn(Channel, Request<M>) -> Result<Response<R>, Status>,
+    ) -> Result<R, Error> {
         let mut last = Status::unavailable("no instance was asked");
         for round in 0..ROUNDS {
             if round > 0 {
@@ -142,7 +154,9 @@ impl Client {
             }
             for _ in 0..self.channels.len() {
                 let at = self.current.load(Ordering::Relaxed) % self.channels.len();
-                match call(self.channels[at].clone(), self.request(message.clone())).await {
+                let attempt = call(self.channels[at].clone(), self.request(message.clone()));
+                let late = || Status::unavailable("the instance did not answer in time");
+                match tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| Err(late())) {
                     Ok(response) => return Ok(response.into_inner()),
                     Err(status) if is_passing(&status) => last = Status::unavailable(status.message()),
                     Err(status) => return Err(status.into()),

@@ -9,14 +9,14 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
-use crate::client::{Client, Error};
+use crate::client::{CALL_TIMEOUT, Client, Error};
 
 /// How a lock is acquired and held.
 #[derive(Debug, Clone)]
 pub struct LockOptions {
     /// How long to wait for it; zero to fail at once.
     pub wait: Duration,
-    /// It is free this long after the connection to the instance was lost.
+    /// It is free this long after the instance has failed. If the client itself fails, the instance notices that within 15 seconds.
     pub ttl: Duration,
     /// Together with others that share it.
     pub shared: bool,
@@ -87,32 +87,35 @@ impl Client {
             hold_ms: None,
             metadata,
         };
-        let mut events =
-            self.call(request, async |channel, request| LocksClient::new(channel).hold(request).await).await?;
+        let hold = async |channel, request| LocksClient::new(channel).hold(request).await;
+        let mut events = self.call_within(wait + CALL_TIMEOUT, request, hold).await?;
         let Some(HoldEvent { event: Some(Event::Granted(token)) }) = events.message().await? else {
             return Err(Status::internal("the stream does not begin with the grant").into());
         };
         let (losing, lost) = watch::channel(None);
         let (revoking, revoked) = watch::channel(None);
-        let following = tokio::spawn(follow(events, losing, revoking));
+        let following = tokio::spawn(follow(events, ttl / 2, losing, revoking));
         Ok(Lock { token, lost, revoked, _following: AbortOnDropHandle::new(following) })
     }
 }
 
+/// Follows what happens to a lock. The instance says at least every second, and four times in the time to live, that it is held.
 async fn follow(
     mut events: Streaming<HoldEvent>,
+    silence_max: Duration,
     lost: watch::Sender<Option<String>>,
     revoked: watch::Sender<Option<String>>,
 ) {
     let reason = loop {
-        match events.message().await {
-            Ok(Some(HoldEvent { event: Some(Event::Lost(reason)) })) => break reason,
-            Ok(Some(HoldEvent { event: Some(Event::Revoked(reason)) })) => {
+        match tokio::time::timeout(silence_max, events.message()).await {
+            Ok(Ok(Some(HoldEvent { event: Some(Event::Lost(reason)) }))) => break reason,
+            Ok(Ok(Some(HoldEvent { event: Some(Event::Revoked(reason)) }))) => {
                 revoked.send_replace(Some(reason));
             }
-            Ok(Some(_)) => {}
-            Ok(None) => break "the call has ended".to_owned(),
-            Err(status) => break status.message().to_owned(),
+            Ok(Ok(Some(_))) => {}
+            Ok(Ok(None)) => break "the call has ended".to_owned(),
+            Ok(Err(status)) => break status.message().to_owned(),
+            Err(_) => break "the instance does not answer".to_owned(),
         }
     };
     lost.send_replace(Some(reason));

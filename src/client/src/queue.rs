@@ -1,5 +1,7 @@
 //! Queues.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,7 +9,7 @@ use crossdock_api::consume_request::Request as Consume;
 use crossdock_api::queues_client::QueuesClient;
 use crossdock_api::settlement::Fate;
 use crossdock_api::{ConsumeRequest, EnqueueRequest, EnqueueResponse, Header, OpenConsumer, Settlement};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
 use crate::client::{Client, Error, is_of_connection};
@@ -68,26 +70,31 @@ impl Client {
             let (settlements, requests) = mpsc::channel(64);
             let (metadata, extensions, open) = request.into_parts();
             let _ = settlements.send(ConsumeRequest { request: Some(Consume::Open(open)) }).await;
-            let requests = Requests(requests);
+            let (end, ended) = oneshot::channel();
+            let requests = Requests { settlements: requests, ended };
             let request = tonic::Request::from_parts(metadata, extensions, requests);
             let answered = QueuesClient::new(channel).consume(request).await?;
-            Ok(answered.map(|deliveries| Consumer { deliveries, settlements }))
+            Ok(answered.map(|deliveries| Consumer { deliveries, settlements, _end: end }))
         });
         opened.await
     }
 }
 
 /// The requests of a consumer.
-struct Requests(mpsc::Receiver<ConsumeRequest>);
+struct Requests {
+    settlements: mpsc::Receiver<ConsumeRequest>,
+    /// The consumer was dropped.
+    ended: oneshot::Receiver<()>,
+}
 
 impl tonic::codegen::tokio_stream::Stream for Requests {
     type Item = ConsumeRequest;
 
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<ConsumeRequest>> {
-        self.0.poll_recv(context)
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<ConsumeRequest>> {
+        if Pin::new(&mut self.ended).poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        self.settlements.poll_recv(context)
     }
 }
 
@@ -96,6 +103,7 @@ impl tonic::codegen::tokio_stream::Stream for Requests {
 pub struct Consumer {
     deliveries: Streaming<crossdock_api::Delivery>,
     settlements: mpsc::Sender<ConsumeRequest>,
+    _end: oneshot::Sender<()>,
 }
 
 /// A message that is delivered. If it is dropped, it stays unsettled until the consumer ends.
@@ -120,7 +128,8 @@ impl Consumer {
 }
 
 impl Delivery {
-    /// The message was processed: the next one of its key can be delivered.
+    /// The message was processed: the next one of its key can be delivered. Returns once that is on its way; if the instance fails then, or has lost
+    /// this part of the queue, the message is delivered again.
     ///
     /// # Errors
     /// UNAVAILABLE if the stream has ended: the message is delivered again.

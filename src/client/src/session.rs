@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
 
-use crate::client::{Client, Error};
+use crate::client::{CALL_TIMEOUT, Client, Error};
 use crate::lock::{LockOptions, millis};
 
 /// A part of its time after which a session that could not be kept alive counts as lost: the cluster may be faster.
@@ -28,7 +28,7 @@ struct Shared {
     id: u64,
     next_number: AtomicU64,
     /// Until when it is known to live.
-    alive_until: watch::Receiver<Instant>,
+    living: Arc<watch::Sender<Instant>>,
     _keeping: AbortOnDropHandle<()>,
 }
 
@@ -57,33 +57,43 @@ impl Client {
         let request = OpenRequest { ttl_ms: millis(ttl), label: label.to_owned() };
         let opening = self.call(request, async |channel, request| SessionsClient::new(channel).open(request).await);
         let id = opening.await?.session;
-        let (living, alive_until) = watch::channel(opened + ttl.mul_f64(GIVE_UP_AFTER));
-        let keeping = tokio::spawn(keep_alive(self.clone(), id, ttl, living));
+        let living = Arc::new(watch::Sender::new(opened + ttl.mul_f64(GIVE_UP_AFTER)));
+        let keeping = tokio::spawn(keep_alive(self.clone(), id, ttl, Arc::clone(&living)));
         Ok(Session(Arc::new(Shared {
             client: self.clone(),
             id,
             next_number: AtomicU64::new(1),
-            alive_until,
+            living,
             _keeping: AbortOnDropHandle::new(keeping),
         })))
     }
 }
 
 /// Keeps a session alive until it has ended.
-async fn keep_alive(client: Client, session: u64, ttl: Duration, living: watch::Sender<Instant>) {
+async fn keep_alive(client: Client, session: u64, ttl: Duration, living: Arc<watch::Sender<Instant>>) {
+    // An instance that does not answer leaves time for others.
+    let limit = ttl / 6;
+    let mut next = Instant::now() + ttl / 3;
     loop {
-        tokio::time::sleep(ttl / 3).await;
+        tokio::time::sleep_until(next).await;
         let sent = Instant::now();
-        let request = KeepAliveRequest { session };
-        let kept =
-            client.call(request, async |channel, request| SessionsClient::new(channel).keep_alive(request).await);
         let until = *living.borrow();
-        match tokio::time::timeout_at(until, kept).await {
+        if sent >= until {
+            return;
+        }
+        let request = KeepAliveRequest { session };
+        let keep = async |channel, request| SessionsClient::new(channel).keep_alive(request).await;
+        match tokio::time::timeout_at(until, client.call_within(limit, request, keep)).await {
             Ok(Ok(_)) => {
-                living.send_replace(sent + ttl.mul_f64(GIVE_UP_AFTER));
+                living.send_modify(|until| *until = (*until).max(sent + ttl.mul_f64(GIVE_UP_AFTER)));
+                next = sent + ttl / 3;
             }
-            Ok(Err(error)) if error.code() == Code::Unavailable => {}
-            Ok(Err(_)) | Err(_) => return,
+            Ok(Err(error)) if error.code() == Code::FailedPrecondition => {
+                living.send_replace(sent);
+                return;
+            }
+            Ok(Err(_)) => next = Instant::now() + ttl / 20,
+            Err(_) => return,
         }
     }
 }
@@ -130,7 +140,7 @@ impl Session {
     /// Whether it lives, as far as this client knows.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        Instant::now() < *self.0.alive_until.borrow()
+        Instant::now() < *self.0.living.borrow()
     }
 
     /// Acquires a lock. The request keeps its place among those that wait if an instance fails. `ttl` of the options is that of the session.
@@ -138,31 +148,40 @@ impl Session {
     /// # Errors
     /// ABORTED if it was not available in time; see [`Error`].
     pub async fn acquire(&self, lock: &str, options: LockOptions) -> Result<Held, Error> {
-        let number = self.0.next_number.fetch_add(1, Ordering::Relaxed);
-        // If this future is dropped, or fails, nothing is left behind.
-        let mut held = Held { session: self.clone(), number, token: 0 };
+        let mut held = self.numbered();
         let LockOptions { wait, shared, permits, metadata, .. } = options;
         let until = Instant::now() + wait;
         let acquire = async |channel, request| LocksClient::new(channel).acquire(request).await;
+        let mut is_repeated = false;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let request = AcquireRequest {
                 session: self.0.id,
-                number,
+                number: held.number,
                 claims: vec![Claim { lock: lock.to_owned(), shared, permits }],
                 wait_ms: millis(left),
                 metadata: metadata.clone(),
                 ..AcquireRequest::default()
             };
-            match self.0.client.call(request, acquire).await {
+            match self.0.client.call_within(left + CALL_TIMEOUT, request, acquire).await {
                 Ok(response) => {
                     held.token = response.token;
                     return Ok(held);
                 }
-                Err(error) if error.code() == Code::Unavailable && !left.is_zero() && self.is_alive() => {}
+                Err(error) if left.is_zero() || !self.is_alive() => return Err(error),
+                Err(error) if error.code() == Code::Unavailable => {}
+                // An instance may have cancelled the request when the connection to it was lost.
+                Err(error) if error.code() == Code::Aborted && is_repeated => held = self.numbered(),
                 Err(error) => return Err(error),
             }
+            is_repeated = true;
         }
+    }
+
+    /// A new request. If it is dropped, nothing is left behind.
+    fn numbered(&self) -> Held {
+        let number = self.0.next_number.fetch_add(1, Ordering::Relaxed);
+        Held { session: self.clone(), number, token: 0 }
     }
 
     async fn release(&self, number: u64) -> Result<(), Error> {
@@ -176,6 +195,7 @@ impl Session {
     /// # Errors
     /// See [`Error`]; it expires in any case.
     pub async fn close(self) -> Result<(), Error> {
+        self.0.living.send_replace(Instant::now());
         close(&self.0.client, self.0.id).await
     }
 }

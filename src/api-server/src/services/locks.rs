@@ -10,14 +10,15 @@ use crossdock_api::{
     HoldRequest, Holder, ListLocksRequest, ListLocksResponse, LockState, ReleaseRequest, ReleaseResponse,
     RevokeRequest, RevokeResponse,
 };
+use crossdock_cluster::RequestError;
 use crossdock_coordination::{Claim, Lock, Mode, RequestId, SessionId, Token, View};
-use crossdock_embedded::{Engine, LockRequest, News, SessionWatch, Wait};
-use tokio::time::{Instant, MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
+use crossdock_embedded::{CommandError, Engine, LockRequest, News, SessionWatch, Wait};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status};
 
-use super::{Events, Methods, caller};
+use super::{Ending, Events, Methods, caller};
 use crate::access::{Action, Caller};
 use crate::status::{of_acquire, of_command};
 
@@ -25,6 +26,8 @@ use crate::status::{of_acquire, of_command};
 const HOLD_TTL_MS: u64 = 10_000;
 /// Interval between two events of a call that holds locks.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// A part of its time after which a session that could not be kept alive counts as lost: the cluster may be faster.
+const GIVE_UP_AFTER: f64 = 0.9;
 /// Locks that are listed, and holders of each.
 const LISTED: u32 = 100;
 const LISTED_MAX: u32 = 10_000;
@@ -44,6 +47,9 @@ fn claims(caller: &Caller, claims: Vec<crossdock_api::Claim>) -> Result<Vec<Clai
         };
         Ok(Claim { lock: claim.lock.into(), mode })
     };
+    if claims.is_empty() {
+        return Err(Status::invalid_argument("a request needs at least one claim"));
+    }
     claims.into_iter().map(read).collect()
 }
 
@@ -83,7 +89,7 @@ impl Locks for Methods {
             reentrant_owner,
             steal,
         };
-        let acquired = self.engine.acquire_in(RequestId { session, number }, &wanted).await;
+        let acquired = self.engine.acquire_in(RequestId { session, number }, &wanted, self.stop.cancelled()).await;
         let Token(token) = acquired.map_err(|problem| of_acquire(&problem))?;
         Ok(Response::new(AcquireResponse { token }))
     }
@@ -113,7 +119,8 @@ impl Locks for Methods {
         let ttl_ms = if ttl_ms == 0 { HOLD_TTL_MS } else { ttl_ms };
         let session = self.open_session(&caller, ttl_ms, "a call that holds locks").await?;
         // From here on, the session ends with the call.
-        let mut holding = Holding::new(self.engine.clone(), self.stop.clone(), session, Duration::from_millis(ttl_ms));
+        let mut holding =
+            Holding::new(self.engine.clone(), self.ending(&caller), session, Duration::from_millis(ttl_ms));
         let wanted = LockRequest {
             claims,
             wait: wait(wait_ms),
@@ -123,7 +130,7 @@ impl Locks for Methods {
             reentrant_owner: None,
             steal: None,
         };
-        let acquired = self.engine.acquire_in(RequestId { session, number: 1 }, &wanted).await;
+        let acquired = self.engine.acquire_in(RequestId { session, number: 1 }, &wanted, self.stop.cancelled()).await;
         holding.granted = Some(acquired.map_err(|problem| of_acquire(&problem))?);
         let events = futures_util::stream::unfold(Some(holding), async |holding| {
             let mut holding = holding?;
@@ -158,7 +165,13 @@ impl Locks for Methods {
         let caller = caller(&request)?;
         let BreakRequest { lock, reason } = request.into_inner();
         caller.check(Action::Operate, &lock)?;
-        let holders = self.engine.break_lock(&lock, &reason).await.map_err(|problem| of_command(&problem))?;
+        let holders = self.engine.break_lock(&lock, &reason).await.map_err(|problem| match problem {
+            // A repetition could take the lock from its next holder.
+            CommandError::Cluster(RequestError::Unknown) | CommandError::TimedOut => {
+                Status::unknown(problem.to_string())
+            }
+            problem => of_command(&problem),
+        })?;
         tracing::warn!(client = caller.name, lock, reason, holders, "lock taken from its holders");
         Ok(Response::new(BreakResponse { holders }))
     }
@@ -188,10 +201,14 @@ fn state_of(view: &View, name: &Arc<str>, lock: &Lock) -> LockState {
 /// A call that holds locks in a session of its own, which it keeps alive. The session ends with it.
 struct Holding {
     engine: Engine,
-    stop: CancellationToken,
+    ending: Ending,
     session: SessionId,
     watch: SessionWatch,
     granted: Option<Token>,
+    /// The reason of the last request to release the locks.
+    revoked: Option<Arc<str>>,
+    /// Until when the session is known to live.
+    alive_until: watch::Receiver<Instant>,
     ticks: tokio::time::Interval,
     _keeping: AbortOnDropHandle<()>,
 }
@@ -205,13 +222,25 @@ impl Drop for Holding {
 }
 
 impl Holding {
-    fn new(engine: Engine, stop: CancellationToken, session: SessionId, ttl: Duration) -> Self {
-        let keeping = tokio::spawn(keep_alive(engine.clone(), session, ttl));
-        let mut ticks = interval(ALIVE_INTERVAL);
+    fn new(engine: Engine, ending: Ending, session: SessionId, ttl: Duration) -> Self {
+        // It was opened just now, or a moment ago.
+        let (living, alive_until) = watch::channel(Instant::now() + ttl.mul_f64(GIVE_UP_AFTER));
+        let keeping = tokio::spawn(keep_alive(engine.clone(), session, ttl, living));
+        let mut ticks = interval(ALIVE_INTERVAL.min(ttl / 4));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.reset();
         let watch = engine.watch_session(session);
-        Self { engine, stop, session, watch, granted: None, ticks, _keeping: AbortOnDropHandle::new(keeping) }
+        Self {
+            engine,
+            ending,
+            session,
+            watch,
+            granted: None,
+            revoked: None,
+            alive_until,
+            ticks,
+            _keeping: AbortOnDropHandle::new(keeping),
+        }
     }
 
     async fn next(&mut self) -> Result<HoldEvent, Status> {
@@ -219,22 +248,37 @@ impl Holding {
             return Ok(HoldEvent { event: Some(Event::Granted(token.0)) });
         }
         let event = loop {
+            let until = *self.alive_until.borrow_and_update();
             let news = tokio::select! {
                 biased;
                 news = self.watch.next() => news,
-                () = self.stop.cancelled() => return Err(Status::unavailable("the instance stops; the lock is released")),
+                () = sleep_until(until) => {
+                    break Event::Lost("the session of the call could not be kept alive: the cluster is not reachable".to_owned());
+                }
+                status = self.ending.status() => return Err(status),
                 _ = self.ticks.tick() => break Event::IsHeld(true),
+                _ = self.alive_until.changed() => continue,
             };
             match news {
-                Some(News::Revoked(_, reason)) => break Event::Revoked(reason.to_string()),
+                Some(News::Revoked(_, reason)) => {
+                    self.revoked = Some(Arc::clone(&reason));
+                    break Event::Revoked(reason.to_string());
+                }
                 Some(News::Lost(_, loss)) => break Event::Lost(loss.to_string()),
                 Some(News::SessionEnded) => break Event::Lost("the session of the call has ended".to_owned()),
                 Some(News::Granted(..) | News::TimedOut(_)) => {}
                 None => {
                     self.watch = self.engine.watch_session(self.session);
                     let request = RequestId { session: self.session, number: 1 };
-                    if self.engine.view().locks.request(request).is_none() {
+                    let view = self.engine.view();
+                    let Some(request) = view.locks.request(request) else {
                         break Event::Lost("the lock was lost".to_owned());
+                    };
+                    if request.revoked != self.revoked
+                        && let Some(reason) = &request.revoked
+                    {
+                        self.revoked = Some(Arc::clone(reason));
+                        break Event::Revoked(reason.to_string());
                     }
                 }
             }
@@ -244,13 +288,16 @@ impl Holding {
 }
 
 /// Keeps a session alive until it has ended.
-async fn keep_alive(engine: Engine, session: SessionId, ttl: Duration) {
+async fn keep_alive(engine: Engine, session: SessionId, ttl: Duration, living: watch::Sender<Instant>) {
     let mut next = Instant::now() + ttl / 3;
     loop {
-        tokio::time::sleep_until(next).await;
-        next = Instant::now() + ttl / 3;
+        sleep_until(next).await;
+        let sent = Instant::now();
+        next = sent + ttl / 3;
         match engine.keep_session_alive(session).await {
-            Ok(true) => {}
+            Ok(true) => {
+                living.send_replace(sent + ttl.mul_f64(GIVE_UP_AFTER));
+            }
             Ok(false) => return,
             // It is tried again in good time, if the cluster is back.
             Err(_) => next = Instant::now() + ttl / 20,

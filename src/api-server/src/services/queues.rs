@@ -17,10 +17,9 @@ use crossdock_stored::{digest, restore, store};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Events, Methods, caller};
+use super::{Ending, Events, Methods, caller};
 use crate::access::Action;
 use crate::status::of_enqueue;
 
@@ -94,7 +93,7 @@ impl Queues for Methods {
             open: HashMap::new(),
             last: 0,
             unsettled,
-            stop: self.stop.clone(),
+            ending: self.ending(&caller),
         };
         // It ends with the streams.
         tokio::spawn(consuming.run(requests));
@@ -131,7 +130,18 @@ struct Consuming {
     open: HashMap<u64, crossdock_embedded::Delivery>,
     last: u64,
     unsettled: usize,
-    stop: CancellationToken,
+    ending: Ending,
+}
+
+type Permit = mpsc::OwnedPermit<Result<Delivery, Status>>;
+
+/// The next message, once its client can take it. `None` if there will be none any more. Cancel safe.
+async fn next(
+    deliveries: &mpsc::Sender<Result<Delivery, Status>>,
+    consumer: &Consumer,
+) -> Option<(Permit, crossdock_embedded::Delivery)> {
+    let permit = deliveries.clone().reserve_owned().await.ok()?;
+    Some((permit, consumer.next().await?))
 }
 
 impl Consuming {
@@ -152,10 +162,10 @@ impl Consuming {
                     Ok(None) | Err(_) => break None,
                 },
                 Some(()) = settling.next() => {}
-                () = self.stop.cancelled() => break Some(Status::unavailable("the instance stops; use another one")),
+                status = self.ending.status() => break Some(status),
                 () = self.deliveries.closed() => break None,
-                delivery = self.consumer.next(), if has_room => match delivery {
-                    Some(delivery) => self.deliver(delivery).await,
+                delivery = next(&self.deliveries, &self.consumer), if has_room => match delivery {
+                    Some((permit, delivery)) => self.deliver(permit, delivery).await,
                     None => break Some(Status::unavailable("the instance has ended; use another one")),
                 },
             }
@@ -167,7 +177,7 @@ impl Consuming {
         }
     }
 
-    async fn deliver(&mut self, delivery: crossdock_embedded::Delivery) {
+    async fn deliver(&mut self, permit: Permit, delivery: crossdock_embedded::Delivery) {
         let (place, message) = (delivery.place(), delivery.message());
         let stored = match restore(message.payload.clone()) {
             Ok(stored) => stored,
@@ -192,8 +202,7 @@ impl Consuming {
             token: delivery.validity().token().0,
         };
         self.open.insert(self.last, delivery);
-        // If the client has left, the loop ends.
-        let _ = self.deliveries.send(Ok(told)).await;
+        permit.send(Ok(told));
     }
 
     /// Settles a delivery. If its part of the queue was lost meanwhile, it has no effect: the next holder delivers the message again.

@@ -1,17 +1,18 @@
 //! Sessions.
 
+use std::collections::BTreeSet;
+
 use crossdock_api::session_event::Event;
 use crossdock_api::sessions_server::Sessions;
 use crossdock_api::{
     CloseRequest, CloseResponse, KeepAliveRequest, KeepAliveResponse, OpenRequest, OpenResponse, SessionEvent,
     WatchRequest,
 };
-use crossdock_coordination::{Request as LockRequest, SessionId};
+use crossdock_coordination::SessionId;
 use crossdock_embedded::{Engine, News, SessionWatch};
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{Events, Methods, caller};
+use super::{Ending, Events, Methods, caller};
 use crate::access::Action;
 use crate::status::of_command;
 
@@ -48,7 +49,9 @@ impl Sessions for Methods {
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let caller = caller(&request)?;
         let session = self.own_session(&caller, request.into_inner().session).await?;
-        let watching = Watching { engine: self.engine.clone(), stop: self.stop.clone(), session, phase: Phase::Missed };
+        let ending = self.ending(&caller);
+        let told = BTreeSet::new();
+        let watching = Watching { engine: self.engine.clone(), ending, session, told, phase: Phase::Missed };
         let events = futures_util::stream::unfold(Some((watching, Vec::new())), async |state| {
             let (mut watching, mut events): (_, Vec<SessionEvent>) = state?;
             while events.is_empty() {
@@ -75,8 +78,10 @@ enum Phase {
 /// A session that is watched.
 struct Watching {
     engine: Engine,
-    stop: CancellationToken,
+    ending: Ending,
     session: SessionId,
+    /// The requests that hold locks, as the client knows.
+    told: BTreeSet<u64>,
     phase: Phase,
 }
 
@@ -90,14 +95,23 @@ impl Watching {
         let Phase::Following(watch) = &mut self.phase else {
             // Nothing is missed from here on.
             let watch = self.engine.watch_session(self.session);
-            let told = self.current();
+            let current = self.current();
             self.phase = Phase::Following(watch);
-            return Ok(told);
+            return Ok(current);
         };
         let news = tokio::select! {
             news = watch.next() => news,
-            () = self.stop.cancelled() => return Err(Status::unavailable("the instance stops; use another one")),
+            status = self.ending.status() => return Err(status),
         };
+        match &news {
+            Some(News::Granted(number, _)) => {
+                self.told.insert(*number);
+            }
+            Some(News::Lost(number, _)) => {
+                self.told.remove(number);
+            }
+            _ => {}
+        }
         Ok(vec![match news {
             None => {
                 self.phase = Phase::Missed;
@@ -112,18 +126,23 @@ impl Watching {
     }
 
     /// What the requests of the session have come to, the first of them last.
-    fn current(&self) -> Vec<SessionEvent> {
+    fn current(&mut self) -> Vec<SessionEvent> {
         let view = self.engine.view();
         if view.sessions.get(self.session).is_none() && view.clock.has_passed(self.session.0) {
             return vec![ended()];
         }
         let mut events = vec![event(0, Event::IsCurrent(true))];
-        let tell = |(id, request): (crossdock_coordination::RequestId, &LockRequest)| {
-            let granted = request.token().map(|token| event(id.number, Event::Granted(token.0)));
+        let mut held = BTreeSet::new();
+        for (id, request) in view.locks.requests_of(self.session) {
+            let Some(token) = request.token() else { continue };
+            held.insert(id.number);
             let revoked = request.revoked.as_deref().map(|reason| event(id.number, Event::Revoked(reason.to_owned())));
-            revoked.into_iter().chain(granted)
-        };
-        events.extend(view.locks.requests_of(self.session).flat_map(tell));
+            events.extend(revoked.into_iter().chain([event(id.number, Event::Granted(token.0))]));
+        }
+        // What happened to them was missed.
+        let lost = self.told.difference(&held);
+        events.extend(lost.map(|number| event(*number, Event::Lost("the lock was lost or released".to_owned()))));
+        self.told = held;
         events
     }
 }
