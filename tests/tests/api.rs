@@ -117,9 +117,10 @@ fn any_instance_serves_any_call_of_a_client() {
         let lock = &listed["locks"][0];
         lock["holdersCount"] == 1 && lock["waitersCount"].as_u64().unwrap_or(0) == count
     };
-    let (one, two) = (left(first), left(second));
+    let one = left(first);
     until("a request to wait", || waiters(1));
-    std::thread::park_timeout(Duration::from_millis(100));
+    let two = left(second);
+    std::thread::park_timeout(Duration::from_millis(500));
     drop(one);
     std::thread::park_timeout(Duration::from_millis(300));
     assert!(waiters(1), "the second call repeats it");

@@ -99,6 +99,9 @@ fn kafka_reply_partitions_are_divided_among_the_instances_of_a_cluster() {
         let said: Vec<_> = instances.iter().filter_map(said).collect();
         said.iter().filter(|(_, is_own)| *is_own).map(|(partition, _)| *partition).collect::<BTreeSet<_>>()
     };
+    for gateway in &instances {
+        until("a reply", || ask(gateway, r#"{"id":"0"}"#).status == 200);
+    }
     until("two instances to have a partition of their own", || own(&instances).len() == 2);
     for gateway in &instances {
         let used = partition_of(gateway);

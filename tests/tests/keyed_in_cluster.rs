@@ -82,6 +82,19 @@ fn a_repeated_message_is_processed_once_whichever_instances_it_arrives_at() {
         assert_eq!((reply.status, &*reply.body), (200, delivered));
     }
     assert_eq!(processed(&recorder, delivered), 1);
+
+    // Nobody waits for the reply to a message of a queue, which is settled like the first one.
+    for gateway in [first, second, third] {
+        assert_eq!(call(&gateway.public(), "POST", "/jobs", "{\"job\":9}").status, 202);
+    }
+    let queue = || first.admin_json("/api/v1/queues?prefix=jobs")["queues"][0].clone();
+    until("the queue to be empty", || queue()["messages"] == 0);
+    assert_eq!(
+        (processed(&recorder, "{\"job\":9}"), &queue()["dead_letters"]),
+        (1, &serde_json::json!(0)),
+        "{}",
+        queue()
+    );
 }
 
 #[test]
@@ -128,7 +141,7 @@ fn a_duplicate_is_processed_once_the_session_of_a_failed_instance_has_ended() {
         frozen.signal("CONT");
         assert_eq!(held.join().expect("no panic").status, 201, "it was processed");
     });
-    assert_eq!(metric(frozen, "crossdock_route_keys_lost_total"), 1);
+    assert!(metric(frozen, "crossdock_route_keys_lost_total") >= 1);
     assert!(frozen.log().iter().any(|line| line.contains("idempotency key is not remembered")));
     until("the frozen instance to have a session", || post(frozen, "held", "{\"held\":1}").status == 201);
     assert_eq!(recorder.requests(), 3);

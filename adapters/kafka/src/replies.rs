@@ -42,6 +42,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How often it is checked whether the topic has more partitions, and whether brokers that were down can be reached.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
+/// Time until a partition is claimed.
+const CLAIM_DELAY: Duration = Duration::from_millis(200);
+/// How long replies may arrive in a partition after the last request that named it.
+const UNNAMED_TIME: Duration = Duration::from_secs(300);
 /// The maximum number of replies on their way to one arbiter.
 const WAITING_MAX: usize = 4096;
 /// Bounds on what the client fetches ahead.
@@ -155,6 +159,7 @@ impl ReplyReceiver {
             senders: Arc::downgrade(&senders),
             next: HashMap::new(),
             named: Arc::default(),
+            unnamed: HashMap::new(),
             claims,
             claimed: None,
             topic: replies.topic.as_str().into(),
@@ -215,6 +220,8 @@ struct Polling {
     next: HashMap<i32, i64>,
     /// The partitions that requests name.
     named: Arc<[i32]>,
+    /// Those that requests named before, and since when they do not.
+    unnamed: HashMap<i32, Instant>,
     claims: Option<Arc<dyn Claim>>,
     /// The partition that no other instance uses.
     claimed: Option<(i32, Box<dyn ClaimGuard>)>,
@@ -279,6 +286,7 @@ impl Polling {
             }
             if checked.elapsed() >= CHECK_INTERVAL {
                 self.check()?;
+                self.forget_unnamed();
                 if self.claim_later() {
                     positioned.send_modify(|position| *position = Ok(Arc::clone(&self.named)));
                 }
@@ -318,7 +326,14 @@ impl Polling {
         let wanted = match &self.replies.partitions {
             ReplyPartitions::All => existing.clone(),
             ReplyPartitions::Listed(partitions) => partitions.clone(),
-            ReplyPartitions::Claimed => vec![self.claim_or_share(&existing)],
+            ReplyPartitions::Claimed => {
+                // Not for a receiver that was opened only to see whether it can be.
+                self.consumer.poll(CLAIM_DELAY);
+                if self.senders.strong_count() == 0 {
+                    return Err("nobody waits for replies".to_owned());
+                }
+                vec![self.claim_or_share(&existing)]
+            }
         };
         self.named = if self.replies.partitions == ReplyPartitions::All { Arc::default() } else { Arc::from(&*wanted) };
         if let Some(missing) = wanted.iter().find(|partition| !existing.contains(partition)) {
@@ -356,15 +371,18 @@ impl Polling {
     }
 
     fn claim_one(&self, partitions: &[i32]) -> Option<Claimed> {
-        let (brokers, topic) = (&self.cluster.brokers, &self.topic);
+        // However instances write them.
+        let mut brokers: Vec<_> = self.cluster.brokers.split(',').map(str::trim).collect();
+        brokers.sort_unstable();
+        let (brokers, topic) = (brokers.join(","), &self.topic);
         let names = partitions.iter().map(|partition| format!("replies {brokers}/{topic}/{partition}")).collect();
         // It waits with timers, which this thread does not have.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().ok()?;
         runtime.block_on(self.claims.as_ref()?.claim(names))
     }
 
-    /// Claims a partition, if this instance has none of its own: there were too few, or its session with the cluster has ended. Whether requests
-    /// name another one from now on; replies that are on their way are read all the same.
+    /// Claims a partition, if this instance has none of its own: there were too few, or its session with the cluster has ended. Returns whether
+    /// requests name another one from now on. Replies that are on their way are still read for some time.
     fn claim_later(&mut self) -> bool {
         let is_needed = self.claims.is_some() && self.replies.partitions == ReplyPartitions::Claimed;
         if !is_needed || self.claimed.as_ref().is_some_and(|(_, guard)| guard.holds()) {
@@ -388,8 +406,29 @@ impl Polling {
             self.claimed = None;
             return false;
         }
-        (self.next, self.named) = (next, Arc::from([partition]));
+        let before = std::mem::replace(&mut self.named, Arc::from([partition]));
+        self.next = next;
+        self.unnamed.retain(|unnamed, _| *unnamed != partition);
+        self.unnamed
+            .extend(before.iter().filter(|unnamed| **unnamed != partition).map(|unnamed| (*unnamed, Instant::now())));
         true
+    }
+
+    /// Reads the partitions no longer that requests have not named for a long time.
+    fn forget_unnamed(&mut self) {
+        let is_over = |since: &Instant| since.elapsed() >= UNNAMED_TIME;
+        if !self.unnamed.values().any(is_over) {
+            return;
+        }
+        let mut next = self.next.clone();
+        next.retain(|partition, _| !self.unnamed.get(partition).is_some_and(is_over));
+        match self.assign(&next) {
+            Ok(()) => {
+                self.next = next;
+                self.unnamed.retain(|_, since| !is_over(since));
+            }
+            Err(error) => tracing::warn!(topic = %self.topic, %error, "partitions of replies cannot be left"),
+        }
     }
 
     fn assign(&self, next: &HashMap<i32, i64>) -> Result<(), KafkaError> {

@@ -181,7 +181,9 @@ impl fmt::Display for Refusal {
             Self::NotHeld => "the request does not hold its locks",
             Self::NotAvailable => "the lock is not available",
             Self::Fenced => "the lock that guards the command is not held with this token any more",
-            Self::TooMany => "the cluster has too many sessions, requests, locks, sequences, queues or budgets",
+            Self::TooMany => {
+                "the cluster has too many sessions, requests, locks, sequences, queues, budgets or routes with results"
+            }
             Self::OtherEpoch => "the command was decided by the leader of another epoch",
             Self::Deadlock => "the request would wait for its own owner",
             Self::Full => "the queue is full",

@@ -541,7 +541,7 @@ pub struct Spend {
     pub up_to: u64,
 }
 
-/// Stores the result of a message that was processed, and releases what the request holds. Without effect unless it holds its locks.
+/// Stores the result of a message that was processed, and releases what the request holds. Without effect unless the request still holds its locks.
 #[derive(Clone, PartialEq, Message)]
 pub struct Remember {
     /// The session.

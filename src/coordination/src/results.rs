@@ -18,6 +18,9 @@ use crate::limits::{
     RESULT_GROUPS_MAX, RESULTS_BYTES_MAX, WINDOW_MS_MAX,
 };
 
+/// Time after the end of its window by which a result is forgotten, in milliseconds.
+const FORGET_MS: u64 = 1_000;
+
 /// The result of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remembered {
@@ -201,7 +204,8 @@ impl Results {
     fn put_group(&mut self, name: Arc<str>, group: ResultGroup, context: &mut Context<'_>) {
         if let Some((until, _)) = group.first() {
             let is_early = context.has_bug(InjectedBug::ForgetResult);
-            let deadline = if is_early { context.now + 1 } else { until };
+            // Nobody sees it from then on; to forget it together with others saves commands.
+            let deadline = if is_early { context.now + 1 } else { until.saturating_add(FORGET_MS) };
             context.set_timer(Timer::Results(Arc::clone(&name)), deadline);
         }
         self.groups.insert_mut(name, group);

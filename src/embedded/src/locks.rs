@@ -193,14 +193,18 @@ impl Held {
     /// Stores the result of what was done under the lock, for its next holders, and releases it. If it fails, the lock is still held.
     ///
     /// # Errors
-    /// See [`CommandError`]: the lock was lost, there is no room, or it is not known whether the result was stored.
-    pub async fn remember(&self, new: NewResult) -> Result<(), CommandError> {
+    /// See [`CommandError`]: the lock was lost, there is no room, or it is not known at the deadline whether the result was stored.
+    pub async fn remember(&self, new: NewResult, deadline: Instant) -> Result<(), CommandError> {
         let RequestId { session, number } = self.open.id;
         let NewResult { group, key, digest, window, keys_max, result } = new;
         let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX).max(1);
         let command = Remember { session: session.0, number, group, key, digest, window_ms, keys_max, result };
-        let deadline = Instant::now() + COMMAND_TIMEOUT;
-        match self.open.shared.execute_by(Operation::Remember(command), deadline).await? {
+        let mut validity = self.validity();
+        let stored = tokio::select! {
+            stored = self.open.shared.execute_by(Operation::Remember(command), deadline) => stored?,
+            _ = validity.lost() => return Err(CommandError::Refused(Refusal::NotHeld)),
+        };
+        match stored {
             Outcome::Done(_) => {
                 self.open.is_over.store(true, Ordering::Release);
                 Ok(())

@@ -390,6 +390,9 @@ impl Running {
     /// Stops: readiness fails, nothing new is accepted, and messages in flight complete. Returns whether all of them completed in time.
     pub async fn stop(self) -> bool {
         self.current.drain();
+        if let Some(engine) = &self.process.coordination {
+            self.process.singletons.leave(engine);
+        }
         let until = tokio::time::Instant::now() + self.drain;
         let mut stopped = tokio::time::timeout_at(until, self.guardian.send(StopAll)).await.is_ok();
         // Callers may have waited for messages of its queues until now.

@@ -15,7 +15,7 @@ pub(super) async fn encode_reply(outcome: &mut Outcome, entry: &dyn EntrySpec) {
         && let Err(fault) = encode(reply, format, entry).await
     {
         // A reply that cannot be encoded is an internal error, not the caller's.
-        *outcome = Outcome::Failed(Fault { code: Code::Internal, ..fault });
+        *outcome = Outcome::Failed(Fault { code: Code::Internal, http_status: None, ..fault });
     }
 }
 

@@ -95,6 +95,11 @@ impl Singletons {
         }
     }
 
+    /// Gives up all entries, as the instance stops: others read them once the messages in flight are finished.
+    pub(crate) fn leave(&self, engine: &Engine) {
+        self.compete(engine, std::iter::empty::<&RoutePlan>());
+    }
+
     /// Whether this instance may read the messages of an entry now.
     pub(crate) fn is_owned(&self, name: &ByteString) -> bool {
         self.lock().get(name).is_some_and(|competing| competing.singleton.is_owned())

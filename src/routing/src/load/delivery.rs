@@ -58,10 +58,10 @@ impl Loader<'_> {
                     refuse(&part, "cannot join the transactions of its entries", help);
                     continue;
                 }
-                // The gateway's memory of keys ends with its process; the service's need not.
+                // The gateway remembers what was finished; the service, what was begun.
                 let help = format!(
-                    "add `idempotent: [{}]` to the service if it recognizes a message by its id; the keys of `idempotency` are \
-                     forgotten when the gateway stops",
+                    "add `idempotent: [{}]` to the service if it recognizes a message by its id; `idempotency` does not know \
+                     what an instance had done that failed while it processed a message",
                     call.operation_name
                 );
                 refuse(&part, "may execute a message twice", &help);

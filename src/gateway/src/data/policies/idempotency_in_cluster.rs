@@ -10,16 +10,26 @@ use std::time::{Duration, Instant};
 use crossdock_coordination::limits::{NAME_BYTES_MAX, RESULT_BYTES_MAX};
 use crossdock_coordination::{Mode, Refusal, hash_of};
 use crossdock_embedded::{AcquireError, CommandError, Engine, Held, LockRequest, NewResult, Wait};
-use crossdock_message::{BodyType, ByteString, Code, Fault};
+use crossdock_message::{BodyType, ByteString, Code, Fault, Retry};
 use crossdock_ports::{EntrySpec, LocalFuture, Outcome};
 use crossdock_routing::expression::Expression;
 use crossdock_routing::{IdempotencyPolicy, RoutePlan};
 use crossdock_stored::{digest, restore_outcome, store_outcome};
 
+use tokio::sync::Semaphore;
+
 use super::{Admitted, Answer, Arrival, Arrived, Policy, turn_timeout};
 use crate::data::reply::{encode_reply, stored_within};
 use crate::process::{Fence, carried_out, key_reused, not_granted};
 use crate::stats::RouteStats;
+
+/// Messages of a route that wait for their locks at a time, on an instance: it has 10 000 requests for all that it does.
+const WAITING_MAX: usize = 2_000;
+/// What the engine may be late by.
+const GRACE: Duration = Duration::from_millis(50);
+/// How long storing an answer is tried, at most and beyond the deadline of the message.
+const REMEMBER_TIMEOUT: Duration = Duration::from_secs(10);
+const REMEMBER_GRACE: Duration = Duration::from_millis(500);
 
 pub(super) struct IdempotencyInCluster {
     key: Expression,
@@ -29,6 +39,8 @@ pub(super) struct IdempotencyInCluster {
     entries: Vec<Arc<dyn EntrySpec>>,
     stats: Arc<RouteStats>,
     engine: Option<Engine>,
+    /// Messages that may wait for the locks of their keys at a time.
+    waiting: Arc<Semaphore>,
 }
 
 impl IdempotencyInCluster {
@@ -46,6 +58,7 @@ impl IdempotencyInCluster {
             entries: route.entries.clone(),
             stats: Arc::clone(stats),
             engine: engine.cloned(),
+            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
         }
     }
 }
@@ -66,7 +79,8 @@ impl Policy for IdempotencyInCluster {
             route: self.route.clone(),
             key,
             content,
-            wants_reply: arrival.guard.is_none(),
+            wants_reply: arrival.guard.is_none() && entry.answer().is_some(),
+            permits: Arc::clone(&self.waiting),
             until: arrival.until,
             window: self.window,
             keys_max: self.keys_max,
@@ -84,6 +98,7 @@ struct Once {
     content: u64,
     /// Whether a caller waits for the reply.
     wants_reply: bool,
+    permits: Arc<Semaphore>,
     until: Option<Instant>,
     window: Duration,
     keys_max: usize,
@@ -123,14 +138,18 @@ impl Once {
     }
 
     async fn lock(&self) -> Result<Held, Fault> {
+        let _permit = self.permits.try_acquire().map_err(|_| {
+            let message = "too many messages of the route wait for their turn";
+            Fault::new(Code::ResourceExhausted, "TURNS", message).with_retry(Retry::Same)
+        })?;
         let lock = format!("idempotency/{}", shortened(format!("{}/{}", self.route, self.key)));
         let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
         let mut request = LockRequest::new(&lock, Mode::Exclusive, left.map_or(Wait::Forever, Wait::For));
         request.metadata = format!("route {}", self.route);
         let acquired = match self.until {
             None => self.engine.acquire(&request).await,
-            // An instance without a session waits for one.
-            Some(until) => tokio::time::timeout_at(until.into(), self.engine.acquire(&request))
+            // An instance without a session waits for one. The engine itself says when a lock was not available in time.
+            Some(until) => tokio::time::timeout_at((until + GRACE).into(), self.engine.acquire(&request))
                 .await
                 .unwrap_or(Err(AcquireError::Command(CommandError::TimedOut))),
         };
@@ -174,7 +193,16 @@ impl Admitted for Processing {
             return None;
         }
         Some(Box::pin(async move {
+            if !self.message.wants_reply {
+                return self.remember(&Outcome::Accepted).await;
+            }
             encode_reply(outcome, &*self.message.entry).await;
+            if let Outcome::Failed(fault) = &*outcome {
+                // It was processed, so that this is what duplicates get as well.
+                let cause = fault.cause.as_deref().and_then(|cause| cause.text.as_deref());
+                let (route, reason, problem) = (&*self.message.route, fault.reason.as_str(), &*fault.message);
+                tracing::error!(route, reason, problem, cause, "reply of a processed message cannot be encoded");
+            }
             self.remember(outcome).await;
         }))
     }
@@ -187,15 +215,18 @@ impl Processing {
             // It always can be stored.
             store_outcome(&Outcome::Failed(carried_out())).unwrap_or_default()
         });
-        let stored = self.held.remember(NewResult {
+        // Its caller may have a deadline; duplicates wait for the lock meanwhile.
+        let longest = Instant::now() + REMEMBER_TIMEOUT;
+        let deadline = message.until.map_or(longest, |until| longest.min(until.max(Instant::now()) + REMEMBER_GRACE));
+        let result = NewResult {
             group: message.group(),
             key: message.key.to_string(),
             digest: message.content,
             window: message.window,
             keys_max: message.keys_max as u64,
             result,
-        });
-        let Err(problem) = stored.await else { return };
+        };
+        let Err(problem) = self.held.remember(result, deadline.into()).await else { return };
         // The message was processed, which its caller learns all the same.
         message.stats.forgotten.fetch_add(1, Ordering::Relaxed);
         let cause = match problem {
