@@ -1,12 +1,14 @@
 //! The gateway as a process.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tempfile::TempDir;
 
+use crate::cluster::Proxies;
 use crate::{call, free_address, until};
 
 /// The root of the repository.
@@ -55,6 +57,25 @@ const LOG_LINES: usize = 40;
 pub struct Ending {
     /// The exit code; `None` if killed by a signal.
     pub code: Option<i32>,
+}
+
+/// The addresses of an instance of a linked cluster.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkedAddresses {
+    /// For the other instances.
+    pub peer: SocketAddr,
+    /// Of its listener.
+    pub public: SocketAddr,
+    /// Of its API.
+    pub api: SocketAddr,
+}
+
+impl LinkedAddresses {
+    /// Free ones.
+    #[must_use]
+    pub fn free() -> Self {
+        Self { peer: free_address(), public: free_address(), api: free_address() }
+    }
 }
 
 impl Gateway {
@@ -155,6 +176,60 @@ impl Gateway {
             Self::launch(&[], folder, "")
         };
         let mut instances: Vec<_> = (1..=count).map(member).collect();
+        instances.iter_mut().for_each(Self::wait_until_ready);
+        instances
+    }
+
+    /// Starts a cluster whose instances see each other through proxies. Each has a fixed address for its listener `public` and for its API, which it
+    /// keeps over restarts, and this file of clients.
+    ///
+    /// # Panics
+    /// If one does not start.
+    #[must_use]
+    pub fn start_linked_cluster(
+        links: &Proxies,
+        addresses: &[LinkedAddresses],
+        routes: &str,
+        clients: &str,
+    ) -> Vec<Self> {
+        let member = |index: usize| {
+            let own = &addresses[index];
+            let members = addresses.iter().enumerate().map(|(other, addresses)| {
+                format!("{}: \"{}\"", other + 1, links.address(other, index, addresses.peer))
+            });
+            let (members, id) = (members.collect::<Vec<_>>().join(", "), index + 1);
+            let cluster = format!(
+                "cluster: {{ name: test, id: {id}, members: {{ {members} }}, session: 1s, api: {{ bind: \"{}\", access: clients.yaml }} }}\n",
+                own.api
+            );
+            let listeners = format!("public: {{ http: {{ bind: \"{}\" }} }}", own.public);
+            let folder = write_settings(&listeners, routes, &[("clients.yaml", clients.as_bytes())], &cluster);
+            let mut init = Command::new(crossdock());
+            init.args(["cluster", "init", "--bootstrap", "--config"]).arg(folder.path()).stdout(Stdio::null());
+            assert!(init.status().expect("it runs").success(), "the log is created");
+            Self::launch(&[], folder, "")
+        };
+        let mut instances: Vec<_> = (0..addresses.len()).map(member).collect();
+        instances.iter_mut().for_each(Self::wait_until_ready);
+        instances
+    }
+
+    /// Kills the processes at the same time, and starts them again with the same folders.
+    ///
+    /// # Panics
+    /// If one does not start.
+    #[must_use]
+    pub fn restart_all(mut instances: Vec<Self>) -> Vec<Self> {
+        for gateway in &mut instances {
+            let _ = gateway.process.kill();
+        }
+        let launch = |mut gateway: Self| {
+            let _ = gateway.process.wait();
+            let folder = std::mem::replace(&mut gateway.folder, tempfile::tempdir().expect("a folder"));
+            drop(gateway);
+            Self::launch(&[], folder, "")
+        };
+        let mut instances: Vec<_> = instances.into_iter().map(launch).collect();
         instances.iter_mut().for_each(Self::wait_until_ready);
         instances
     }
