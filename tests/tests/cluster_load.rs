@@ -186,6 +186,39 @@ impl Drop for End<'_> {
     }
 }
 
+fn pause(millis: u64) {
+    std::thread::park_timeout(Duration::from_millis(millis));
+}
+
+/// Lets an instance fail, a different one each time, and heals what does not heal by itself.
+fn fail(round: usize, instances: &mut Vec<Gateway>, links: &Proxies) {
+    let at = (round / 5 + round) % 3;
+    match round % 5 {
+        0 => {
+            let gateway = instances.remove(at);
+            instances.insert(at, gateway.restart());
+        }
+        1 => {
+            // For longer than its session.
+            instances[at].signal("STOP");
+            pause(2_000);
+            instances[at].signal("CONT");
+        }
+        2 => {
+            links.inject(at, Fault::CutLeader);
+            pause(2_500);
+            links.heal();
+        }
+        3 => *instances = Gateway::restart_all(std::mem::take(instances)),
+        _ => {
+            let (instance, other) = (&instances[at], &instances[(at + 1) % 3]);
+            change_voters("remove", instance, other);
+            pause(500);
+            change_voters("add", instance, other);
+        }
+    }
+}
+
 #[test]
 fn nothing_is_lost_overtaken_or_held_twice_whatever_happens_to_the_instances() {
     let rounds: usize = std::env::var("CROSSDOCK_ROUNDS").map_or(5, |text| text.parse().expect("a number"));
@@ -221,35 +254,29 @@ fn nothing_is_lost_overtaken_or_held_twice_whatever_happens_to_the_instances() {
             scope.spawn(move || runtime.expect("a runtime").block_on(load.count(worker)));
         }
         let _end = End(&load.is_over);
-        let pause = |millis| std::thread::park_timeout(Duration::from_millis(millis));
         pause(1_000);
         for round in 0..rounds {
-            let at = (round / 5 + round) % 3;
-            match round % 5 {
-                0 => {
-                    let gateway = instances.remove(at);
-                    instances.insert(at, gateway.restart());
-                }
-                1 => {
-                    // For longer than its session.
-                    instances[at].signal("STOP");
-                    pause(2_000);
-                    instances[at].signal("CONT");
-                }
-                2 => {
-                    links.inject(at, Fault::CutLeader);
-                    pause(2_500);
-                    links.heal();
-                }
-                3 => instances = Gateway::restart_all(std::mem::take(&mut instances)),
-                _ => {
-                    let (instance, other) = (&instances[at], &instances[(at + 1) % 3]);
-                    change_voters("remove", instance, other);
-                    pause(500);
-                    change_voters("add", instance, other);
-                }
-            }
+            fail(round, &mut instances, &links);
             pause(1_000);
+        }
+        // Everything goes on after the last fault.
+        let progress = || {
+            let sent = load.sent.lock().expect("no panic");
+            let accepted = sent.values().map(|of| of.accepted.len());
+            let counted =
+                load.counted.iter().map(|count| usize::try_from(count.load(Ordering::Relaxed)).expect("small"));
+            accepted.chain(counted).collect::<Vec<_>>()
+        };
+        let before = progress();
+        assert_eq!(before.len(), ACCOUNTS + LOCKS);
+        let begun = Instant::now();
+        while !before.iter().zip(progress()).all(|(before, now)| now > *before) {
+            if begun.elapsed() > Duration::from_secs(20) {
+                println!("accounts and locks: {before:?}, then {:?}", progress());
+                println!("{}", instances[0].admin_json("/api/v1/locks"));
+                panic!("some of them do not go on");
+            }
+            pause(20);
         }
     });
     let Load { sent, holds, counted, .. } = load;
@@ -266,9 +293,21 @@ fn nothing_is_lost_overtaken_or_held_twice_whatever_happens_to_the_instances() {
         let booked: BTreeSet<u64> = ledger.booked(key).into_iter().collect();
         of.accepted.iter().filter(|number| !booked.contains(number)).count()
     };
-    until_within(Duration::from_secs(30), "all accepted messages to be booked", || {
-        sent.iter().map(missing).sum::<usize>() == 0
-    });
+    let begun = Instant::now();
+    while sent.iter().map(missing).sum::<usize>() > 0 {
+        if begun.elapsed() > Duration::from_secs(30) {
+            for (key, of) in &sent {
+                let booked: BTreeSet<u64> = ledger.booked(key).into_iter().collect();
+                let missing: Vec<_> = of.accepted.iter().filter(|number| !booked.contains(number)).collect();
+                println!("{key}: {} accepted, missing {missing:?}", of.accepted.len());
+            }
+            for gateway in &instances {
+                println!("{}", gateway.admin_json("/api/v1/queues"));
+            }
+            panic!("accepted messages are not booked");
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
     let (mut accepted, mut repeated) = (0, 0);
     for (key, of) in &sent {
         let booked = ledger.booked(key);

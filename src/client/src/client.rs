@@ -17,8 +17,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that does not answer a ping is gone.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an attempt of a call takes at most: longer than an instance tries to reach a majority.
-pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an attempt of a call takes at most: longer than an instance tries to reach a majority, behind another command.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(25);
 /// How often a call goes round all endpoints.
 const ROUNDS: usize = 3;
 /// Time between two rounds.

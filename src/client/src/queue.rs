@@ -10,9 +10,9 @@ use crossdock_api::queues_client::QueuesClient;
 use crossdock_api::settlement::Fate;
 use crossdock_api::{ConsumeRequest, EnqueueRequest, EnqueueResponse, Header, OpenConsumer, Settlement};
 use tokio::sync::{mpsc, oneshot};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
-use crate::client::{Client, Error, is_of_connection};
+use crate::client::{CALL_TIMEOUT, Client, Error, is_of_connection};
 use crate::lock::millis;
 
 /// A message to add to a queue.
@@ -40,6 +40,7 @@ impl Client {
     pub async fn enqueue(&self, queue: &str, message: Message) -> Result<EnqueueResponse, Error> {
         let Message { key, body, content_type, headers, delay, id } = message;
         let is_repeatable = id.is_some();
+        let late_code = if is_repeatable { Code::Unavailable } else { Code::Unknown };
         let (id, window) = id.unwrap_or_default();
         let request = EnqueueRequest {
             queue: queue.to_owned(),
@@ -52,7 +53,10 @@ impl Client {
             window_ms: millis(window),
         };
         self.call(request, async |channel, request| {
-            let added = QueuesClient::new(channel).enqueue(request).await;
+            let mut queues = QueuesClient::new(channel);
+            let adding = tokio::time::timeout(CALL_TIMEOUT.mul_f64(0.95), queues.enqueue(request));
+            let late = || Status::new(late_code, "the instance did not answer in time");
+            let added = adding.await.unwrap_or_else(|_| Err(late()));
             // If the connection failed, the message may have been added.
             let is_unknown = |status: &Status| !is_repeatable && is_of_connection(status);
             added.map_err(|status| if is_unknown(&status) { Status::unknown(status.message()) } else { status })

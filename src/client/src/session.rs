@@ -18,6 +18,9 @@ use crate::lock::{LockOptions, millis};
 /// A part of its time after which a session that could not be kept alive counts as lost: the cluster may be faster.
 const GIVE_UP_AFTER: f64 = 0.9;
 
+/// Time between two attempts to release what nobody needs any more.
+const RELEASE_INTERVAL: Duration = Duration::from_millis(200);
+
 /// A session that is kept alive until it is dropped or closed.
 #[derive(Debug, Clone)]
 pub struct Session(Arc<Shared>);
@@ -110,8 +113,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         let (session, number) = (self.session.clone(), self.number);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            // If that fails, it is released with the session.
-            runtime.spawn(async move { session.release(number).await });
+            runtime.spawn(async move { session.release_surely(number).await });
         }
     }
 }
@@ -182,6 +184,17 @@ impl Session {
     fn numbered(&self) -> Held {
         let number = self.0.next_number.fetch_add(1, Ordering::Relaxed);
         Held { session: self.clone(), number, token: 0 }
+    }
+
+    /// Releases a request, however long no instance can: otherwise the session, which is kept alive, would hold its locks for ever.
+    async fn release_surely(&self, number: u64) {
+        while let Err(error) = self.release(number).await {
+            if error.code() == Code::FailedPrecondition || !self.is_alive() {
+                // They are released with the session.
+                return;
+            }
+            tokio::time::sleep(RELEASE_INTERVAL).await;
+        }
     }
 
     async fn release(&self, number: u64) -> Result<(), Error> {

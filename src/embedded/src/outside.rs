@@ -10,7 +10,7 @@ use crossdock_cluster::RequestError;
 use crossdock_coordination::command::{Acquire, CloseSession, Downgrade, KeepAlive, OpenSession, Release};
 use crossdock_coordination::{EndReason, Event, Operation, Outcome, Refusal, RequestId, SessionId, Token};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::engine::{COMMAND_TIMEOUT, Engine, RETRY_INTERVAL, Shared, outcome, proposal};
 use crate::error::{AcquireError, CommandError};
@@ -183,11 +183,21 @@ struct Cancel {
 impl Drop for Cancel {
     fn drop(&mut self) {
         if self.is_needed {
-            let (shared, release) = (Arc::clone(&self.shared), release(self.id, self.attempt));
-            self.shared.runtime.spawn(async move {
-                // If that fails, it is released with the session.
-                let _ = shared.execute_first_by(release, Instant::now() + COMMAND_TIMEOUT).await;
-            });
+            let (shared, id, attempt) = (Arc::clone(&self.shared), self.id, self.attempt);
+            self.shared.runtime.spawn(async move { shared.cancel(id, attempt).await });
+        }
+    }
+}
+
+impl Shared {
+    /// Cancels a request, however long the cluster cannot be reached: its session may be kept alive by other instances.
+    async fn cancel(&self, id: RequestId, attempt: u64) {
+        loop {
+            match self.execute_first_by(release(id, attempt), Instant::now() + COMMAND_TIMEOUT).await {
+                Err(CommandError::Cluster(RequestError::Ended)) => return,
+                Err(CommandError::Cluster(_) | CommandError::TimedOut) => sleep(RETRY_INTERVAL).await,
+                Ok(_) | Err(CommandError::Refused(_) | CommandError::Unreadable) => return,
+            }
         }
     }
 }
@@ -209,7 +219,7 @@ impl Engine {
             let opened = timeout_at(deadline, self.0.replica.propose_as(open.clone())).await;
             match opened.map_err(|_| CommandError::TimedOut)? {
                 Ok((zxid, answer)) => return outcome(Ok(answer)).map(|_| SessionId(zxid.to_u64())),
-                Err(error) if crate::engine::is_passing(error) => tokio::time::sleep(RETRY_INTERVAL).await,
+                Err(error) if crate::engine::is_passing(error) => sleep(RETRY_INTERVAL).await,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -315,7 +325,7 @@ impl Engine {
                         None if view.sessions.get(id.session).is_none() && view.clock.has_passed(id.session.0) => {
                             return Err(AcquireError::SessionLost);
                         }
-                        None => tokio::time::sleep(RETRY_INTERVAL).await,
+                        None => sleep(RETRY_INTERVAL).await,
                     }
                 }
                 Err(_) => return Err(AcquireError::TimedOut),
