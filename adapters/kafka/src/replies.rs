@@ -335,6 +335,7 @@ impl Polling {
                 vec![self.claim_or_share(&existing)]
             }
         };
+        self.unnamed.clear();
         self.named = if self.replies.partitions == ReplyPartitions::All { Arc::default() } else { Arc::from(&*wanted) };
         if let Some(missing) = wanted.iter().find(|partition| !existing.contains(partition)) {
             return Err(format!("the topic has no partition {missing}"));

@@ -211,8 +211,9 @@ impl Drop for Counted {
 struct Connection {
     /// One of them was that of a known client.
     is_identified: AtomicBool,
-    /// How many are open, until their answers have been sent.
+    /// How many are open, until their answers have been sent, and how many have begun.
     calls: AtomicUsize,
+    begun: AtomicU64,
 }
 
 /// A call that is open.
@@ -251,10 +252,13 @@ impl Connection {
     /// Waits until there is no reason to keep the connection: no known client has called in time, or nothing was called for long.
     async fn is_unused(&self) {
         tokio::time::sleep(HANDSHAKE_TIMEOUT).await;
-        let mut quiet = Duration::ZERO;
+        let (mut quiet, mut begun) = (Duration::ZERO, 0);
         while self.is_identified.load(Ordering::Relaxed) && quiet < IDLE_TIMEOUT {
             tokio::time::sleep(HANDSHAKE_TIMEOUT).await;
-            quiet = if self.calls.load(Ordering::Relaxed) > 0 { Duration::ZERO } else { quiet + HANDSHAKE_TIMEOUT };
+            let now = self.begun.load(Ordering::Relaxed);
+            let is_used = self.calls.load(Ordering::Relaxed) > 0 || now != begun;
+            quiet = if is_used { Duration::ZERO } else { quiet + HANDSHAKE_TIMEOUT };
+            begun = now;
         }
     }
 }
@@ -330,6 +334,7 @@ impl Server {
             let (server, of) = (Arc::clone(&self), Arc::clone(&of));
             async move {
                 of.calls.fetch_add(1, Ordering::Relaxed);
+                of.begun.fetch_add(1, Ordering::Relaxed);
                 let open = Open(Arc::clone(&of));
                 let answer = server.answer(request, certificate, &of).await;
                 Ok::<_, Infallible>(answer.map(|body| OpenBody { body, _open: open }))
@@ -352,7 +357,11 @@ impl Server {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
-            () = calls.is_unused() => return,
+            () = calls.is_unused() => {
+                connection.as_mut().graceful_shutdown();
+                let _ = timeout(STOP_TIMEOUT, connection).await;
+                return;
+            }
         };
         if let Err(problem) = ended {
             tracing::debug!(%problem, "connection of the API ended");

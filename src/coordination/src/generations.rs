@@ -163,6 +163,10 @@ impl Generations {
             let repeated = self.current().filter(|current| is_same(current));
             return repeated.map_or(Refusal::OtherBase.into(), |current| Outcome::Proposed(current.number));
         }
+        if current == 0 && !stage.is_empty() {
+            // There would be none for the others, nor after a withdrawal.
+            return Refusal::InUse.into();
+        }
         for (hash, file) in contents {
             // A slice of the command would keep all of it in memory.
             self.contents.insert_mut(hash, Bytes::copy_from_slice(&file.content));

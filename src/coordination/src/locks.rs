@@ -174,7 +174,16 @@ impl Locks {
                 return Refusal::Reused.into();
             }
             if open.attempt != request.attempt {
-                Arc::make_mut(open).attempt = request.attempt;
+                let open = Arc::make_mut(open);
+                open.attempt = request.attempt;
+                // The caller that has repeated it decides how long it waits.
+                if let (RequestState::Waiting { .. }, RequestState::Waiting { until }) = (open.state, request.state) {
+                    open.state = request.state;
+                    match until {
+                        Some(until) => context.set_timer(Timer::Wait(id), until),
+                        None => context.cancel_timer(&Timer::Wait(id)),
+                    }
+                }
             }
             return outcome(open);
         }

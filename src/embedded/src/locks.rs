@@ -200,9 +200,16 @@ impl Held {
         let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX).max(1);
         let command = Remember { session: session.0, number, group, key, digest, window_ms, keys_max, result };
         let mut validity = self.validity();
+        let storing = self.open.shared.execute_by(Operation::Remember(command), deadline);
+        tokio::pin!(storing);
         let stored = tokio::select! {
-            stored = self.open.shared.execute_by(Operation::Remember(command), deadline) => stored?,
-            _ = validity.lost() => return Err(CommandError::Refused(Refusal::NotHeld)),
+            biased;
+            stored = &mut storing => stored?,
+            loss = validity.lost() => match loss {
+                // The command itself releases the lock, which may be told before its answer.
+                Loss::Released | Loss::Unknown => storing.await?,
+                _ => return Err(CommandError::Refused(Refusal::NotHeld)),
+            },
         };
         match stored {
             Outcome::Done(_) => {

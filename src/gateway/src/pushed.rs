@@ -79,12 +79,14 @@ async fn keep(kept: &Kept, pushed: &Pushed) {
 pub(crate) async fn follow(engine: Engine, routes: Addr<Routes>, at_start: Option<u64>, kept: Kept) {
     let mut changes = engine.serve_routes();
     let (mut served, mut answered) = (at_start, None);
+    // What was to be served last: a reload takes that.
+    let mut asked = at_start;
     let mut prepared: Option<(u64, String)> = None;
     let (mut switch_at, mut delay) = (Instant::now(), SWITCH_RETRY_MIN);
     loop {
         changes.borrow_and_update();
         let view = engine.view();
-        let to_switch = wanted(&view, engine.label()).filter(|pushed| Some(pushed.number) != served);
+        let to_switch = wanted(&view, engine.label()).filter(|pushed| [served, asked] != [Some(pushed.number); 2]);
         let waits = to_switch.is_some();
         if let Some(pushed) = to_switch.filter(|_| switch_at <= Instant::now()) {
             let number = pushed.number;
@@ -92,6 +94,7 @@ pub(crate) async fn follow(engine: Engine, routes: Addr<Routes>, at_start: Optio
                 // One that is staged may be withdrawn while this instance is alone.
                 keep(&kept, &pushed).await;
             }
+            asked = Some(number);
             // An error is logged, and shown in `/readyz`.
             if let Ok(Ok(_)) = routes.send(SwitchRoutes(pushed)).await {
                 (served, delay) = (Some(number), SWITCH_RETRY_MIN);

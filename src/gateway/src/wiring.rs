@@ -303,7 +303,7 @@ async fn compete_for_entries(current: Arc<CurrentGeneration>, process: Arc<Proce
         published.borrow_and_update();
         let generation = Arc::clone(&current.load());
         process.singletons.compete(engine, generation.plan.routes.iter().map(|route| &**route));
-        if published.changed().await.is_err() {
+        if published.changed().await.is_err() || current.is_draining() {
             return;
         }
     }

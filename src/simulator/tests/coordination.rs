@@ -10,11 +10,11 @@ fn seeds_of_coordination_violate_no_invariant() {
     }
     println!("{sum:?}");
     assert!(sum.granted.0 > 2_500 && sum.granted.1 > 1_500, "too little is granted: {sum:?}");
-    assert!(sum.expired > 3_000 && sum.sessions > 1_000 && sum.late > 2_000, "too little expires: {sum:?}");
+    assert!(sum.expired > 3_000 && sum.sessions > 1_000 && sum.late > 1_800, "too little expires: {sum:?}");
     assert!(sum.fenced > 200 && sum.leaders > 500 && sum.restored > 1_000, "too few faults: {sum:?}");
     assert!(sum.settled > 10_000 && sum.retried > 2_000 && sum.dead > 1_000, "too few messages: {sum:?}");
     assert!(sum.remembered > 200, "too few results: {sum:?}");
-    assert!(sum.generations > 150 && sum.staged > 70 && sum.generations_rejected > 300, "too few generations: {sum:?}");
+    assert!(sum.generations > 150 && sum.staged > 40 && sum.generations_rejected > 300, "too few generations: {sum:?}");
     assert!(sum.duplicates > 1_000 && sum.unheard > 3_000 && sum.slots > 50_000, "too few faults of queues: {sum:?}");
 }
 

@@ -17,6 +17,7 @@ use crossdock_stored::{digest, restore, store};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Ending, Events, Methods, caller};
@@ -28,6 +29,8 @@ const WINDOW: Duration = Duration::from_secs(600);
 /// Deliveries that may be unsettled at a time, and the most.
 const UNSETTLED: usize = 16;
 const UNSETTLED_MAX: usize = 1_000;
+/// How long the last status of a stream waits for its client.
+const LAST_TIMEOUT: Duration = Duration::from_secs(1);
 const LISTED: u32 = 100;
 const LISTED_MAX: u32 = 10_000;
 
@@ -172,8 +175,10 @@ impl Consuming {
         };
         // What the client has settled takes effect.
         while settling.next().await.is_some() {}
+        // What is unsettled is delivered again, also if the client does not read what is said last.
+        let Self { deliveries, .. } = self;
         if let Some(status) = problem {
-            let _ = self.deliveries.send(Err(status)).await;
+            let _ = timeout(LAST_TIMEOUT, deliveries.send(Err(status))).await;
         }
     }
 

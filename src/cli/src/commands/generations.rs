@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -20,6 +20,8 @@ const GENERATIONS: &str = "/api/v1/routes/generations";
 /// Interval between two looks at a folder that is watched, and the most files that are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 const WATCHED_FILES_MAX: usize = 10_000;
+/// Time until a push is tried again that failed, as while another generation is staged.
+const WATCH_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Lines around a difference.
 const CONTEXT: usize = 3;
 
@@ -43,7 +45,7 @@ pub(super) enum GenerationsCommand {
         /// `withdraw` ends it.
         #[arg(long, value_name = "ID")]
         stage: Vec<u64>,
-        /// Go on: push the folder again whenever it changes, until the command is stopped. What is not valid, or rejected, is reported and not pushed.
+        /// Go on: push the folder again whenever it changes, until the command is stopped. What is not valid is reported and not pushed; a push that fails is tried again.
         #[arg(long, conflicts_with_all = ["dry_run", "stage"])]
         watch: bool,
         #[command(flatten)]
@@ -143,19 +145,31 @@ fn push_files(
 /// Pushes a folder whenever it changes, until the process is stopped.
 fn watch(folder: &Path, comment: &str, gateway: Gateway) -> Outcome {
     let (address, token) = admin_of(gateway.admin, &gateway.config)?;
-    let (mut seen, mut pushed) = (None, None);
+    let (mut seen, mut tried): (_, Option<(u64, Option<Instant>)>) = (None, None);
     loop {
         let now = content_of(folder);
+        let is_due = match tried {
+            None => true,
+            Some((content, retry_at)) => content != now || retry_at.is_some_and(|at| at <= Instant::now()),
+        };
         // Not while it is being written: it has to be the same twice.
-        if seen == Some(now) && pushed != Some(now) {
-            let outcome = checked_files(folder)
-                .and_then(|files| push_files(&address, token.as_deref(), &files, (comment, &[]), false));
-            match outcome {
-                // Neither does it get better by itself.
-                Ok(()) | Err(Failure::Failed) => pushed = Some(now),
-                Err(Failure::Error(problem)) => eprintln!("{problem}; trying again"),
-                Err(exit) => return Err(exit),
-            }
+        if seen == Some(now) && is_due {
+            let retry_at = match checked_files(folder) {
+                // It does not get better by itself.
+                Err(Failure::Failed) => None,
+                Err(failure) => return Err(failure),
+                Ok(files) => match push_files(&address, token.as_deref(), &files, (comment, &[]), false) {
+                    Ok(()) => None,
+                    Err(failure) => {
+                        if let Failure::Error(problem) = failure {
+                            eprintln!("{problem}");
+                        }
+                        eprintln!("trying again in {} s", WATCH_RETRY_INTERVAL.as_secs());
+                        Some(Instant::now() + WATCH_RETRY_INTERVAL)
+                    }
+                },
+            };
+            tried = Some((now, retry_at));
         }
         seen = Some(now);
         on_local_runtime(async { tokio::time::sleep(WATCH_INTERVAL).await })?;

@@ -33,7 +33,15 @@ fn instances_of(admin: Vec<String>, folder: &Path) -> Result<(Vec<String>, Optio
         Address::Ip(member) => std::net::SocketAddr::new(member.ip(), port).to_string(),
         Address::Name { host, .. } => format!("{host}:{port}"),
     });
-    Ok((addresses.collect(), token.map(|token| token.reveal().to_owned())))
+    let mut addresses: Vec<String> = addresses.collect();
+    addresses.sort();
+    addresses.dedup();
+    if addresses.len() < cluster.settings.members.len() {
+        let help =
+            "several members have the same host; pass the addresses of all admin listeners with `--admin HOST:PORT`";
+        return Err(Failure::Error(help.to_owned()));
+    }
+    Ok((addresses, token.map(|token| token.reveal().to_owned())))
 }
 
 pub(super) fn routes(admin: Vec<String>, folder: &Path, as_json: bool) -> Outcome {
@@ -73,7 +81,7 @@ pub(super) fn routes(admin: Vec<String>, folder: &Path, as_json: bool) -> Outcom
     let rows = instances.iter().map(|instance| {
         let of = match instance["problem"].as_str() {
             Some(problem) => format!("not counted: {problem}"),
-            None => format!("generation {}", instance["generation"]),
+            None => "counted".to_owned(),
         };
         [instance["admin"].as_str().unwrap_or_default().to_owned(), of]
     });
@@ -170,7 +178,8 @@ impl Histogram {
             seen += count;
             seen > 0 && seen as f64 >= target
         })?;
-        self.bounds.get(at).or(self.bounds.last()).copied()
+        // As an instance reports what is longer than all bounds.
+        Some(self.bounds.get(at).copied().unwrap_or(u64::MAX as f64 / 1000.0))
     }
 }
 
@@ -193,7 +202,7 @@ mod tests {
     fn what_instances_report_is_summed_by_the_formulas() {
         let bodies = [
             json!({ "routes": [route(30, 1.0, 0, [30, 0, 0])] }),
-            json!({ "routes": [route(10, 5.0, 4, [0, 9, 1])] }),
+            json!({ "routes": [route(10, 5.0, 4, [0, 10, 0])] }),
             json!({ "routes": [] }),
         ];
         let routes = sum(&bodies);

@@ -194,6 +194,8 @@ impl Handler<SwitchRoutes> for Routes {
         let ready: Pin<Box<dyn ActorFuture<Self, Output = _>>> = match prepared {
             // A reload has put it into force.
             _ if self.served == Some(number) => {
+                self.pushed = Some(pushed);
+                *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 return AtomicResponse::new(Box::pin(actix::fut::ready(Ok(self.current.load().number))));
             }
             Some((_, config)) => Box::pin(actix::fut::ready(Ok(config))),

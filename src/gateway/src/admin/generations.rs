@@ -148,6 +148,10 @@ pub(super) async fn push(engine: &Engine, push: Push) -> Result<Value, (u16, Val
     if let Some(unknown) = stage.iter().find(|label| !known.contains(label)) {
         return Err(failed(404, format!("there is no `{unknown}`; connected are {}", known.join(", "))));
     }
+    if view.generations.current().is_none() && !stage.is_empty() {
+        let problem = "no routes were pushed to the cluster yet: push the present ones to all instances first";
+        return Err(failed(409, problem.to_owned()));
+    }
     let files = match files {
         Files::Given(files) => files,
         Files::Of(number) => {
