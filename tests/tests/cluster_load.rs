@@ -219,6 +219,29 @@ fn fail(round: usize, instances: &mut Vec<Gateway>, links: &Proxies) {
     }
 }
 
+/// Waits until all accepted messages have reached the ledger.
+fn wait_until_booked(sent: &BTreeMap<String, Sent>, ledger: &Ledger, instances: &[Gateway]) {
+    let missing = |(key, of): (&String, &Sent)| {
+        let booked: BTreeSet<u64> = ledger.booked(key).into_iter().collect();
+        of.accepted.iter().filter(|number| !booked.contains(number)).count()
+    };
+    let begun = Instant::now();
+    while sent.iter().map(missing).sum::<usize>() > 0 {
+        if begun.elapsed() > Duration::from_secs(30) {
+            for (key, of) in sent {
+                let booked: BTreeSet<u64> = ledger.booked(key).into_iter().collect();
+                let missing: Vec<_> = of.accepted.iter().filter(|number| !booked.contains(number)).collect();
+                println!("{key}: {} accepted, missing {missing:?}", of.accepted.len());
+            }
+            for gateway in instances {
+                println!("{}", gateway.admin_json("/api/v1/queues"));
+            }
+            panic!("accepted messages are not booked");
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn nothing_is_lost_overtaken_or_held_twice_whatever_happens_to_the_instances() {
     let rounds: usize = std::env::var("CROSSDOCK_ROUNDS").map_or(5, |text| text.parse().expect("a number"));
@@ -289,25 +312,7 @@ fn nothing_is_lost_overtaken_or_held_twice_whatever_happens_to_the_instances() {
         assert_eq!(value, counted, "updates of counter {lock} are lost");
         println!("lock {lock}: {} holds, {counted} counted, {rejected} rejected by token", of.len());
     }
-    let missing = |(key, of): (&String, &Sent)| {
-        let booked: BTreeSet<u64> = ledger.booked(key).into_iter().collect();
-        of.accepted.iter().filter(|number| !booked.contains(number)).count()
-    };
-    let begun = Instant::now();
-    while sent.iter().map(missing).sum::<usize>() > 0 {
-        if begun.elapsed() > Duration::from_secs(30) {
-            for (key, of) in &sent {
-                let booked: BTreeSet<u64> = ledger.booked(key).into_iter().collect();
-                let missing: Vec<_> = of.accepted.iter().filter(|number| !booked.contains(number)).collect();
-                println!("{key}: {} accepted, missing {missing:?}", of.accepted.len());
-            }
-            for gateway in &instances {
-                println!("{}", gateway.admin_json("/api/v1/queues"));
-            }
-            panic!("accepted messages are not booked");
-        }
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
+    wait_until_booked(&sent, &ledger, &instances);
     let (mut accepted, mut repeated) = (0, 0);
     for (key, of) in &sent {
         let booked = ledger.booked(key);
