@@ -176,7 +176,8 @@ impl Consuming {
         // What the client has settled takes effect.
         while settling.next().await.is_some() {}
         // What is unsettled is delivered again, also if the client does not read what is said last.
-        let Self { deliveries, .. } = self;
+        let Self { deliveries, consumer, open, .. } = self;
+        drop((consumer, open));
         if let Some(status) = problem {
             let _ = timeout(LAST_TIMEOUT, deliveries.send(Err(status))).await;
         }
