@@ -1,6 +1,7 @@
 //! The state in snapshots: a sequence of messages.
 
 mod generations;
+mod results;
 
 use std::sync::Arc;
 
@@ -10,6 +11,8 @@ use prost::{Message, Oneof};
 
 pub use self::generations::{SavedFile, SavedGeneration, SavedProblem, SavedProposal};
 use self::generations::{generations_of, read_generation, read_proposal};
+pub use self::results::SavedResult;
+use self::results::{read_result, result_of};
 use crate::answer::Enqueued;
 use crate::budgets::{Budget, Rate};
 use crate::clock::Clock;
@@ -19,7 +22,6 @@ use crate::coordination::View;
 use crate::ids::{RequestId, SessionId, Token};
 use crate::locks::{Broken, Claim, Finished, Mode, Request, RequestState};
 use crate::queues::{self, DeadLetter, Due, Place, Queue, Remembered, Slot, Use};
-use crate::results;
 use crate::sessions::Session;
 
 /// Why a part of a state cannot be restored.
@@ -98,27 +100,6 @@ pub enum Part {
     /// The generation that some instances serve.
     #[prost(message, tag = "20")]
     Staged(SavedGeneration),
-}
-
-/// The result of a message.
-#[derive(Clone, PartialEq, Message)]
-pub struct SavedResult {
-    #[prost(string, tag = "1")]
-    group: String,
-    #[prost(string, tag = "2")]
-    key: String,
-    #[prost(bytes = "bytes", tag = "3")]
-    result: Bytes,
-    #[prost(fixed64, tag = "4")]
-    digest: u64,
-    #[prost(uint64, tag = "5")]
-    until: u64,
-    #[prost(uint64, tag = "6")]
-    session: u64,
-    #[prost(uint64, tag = "7")]
-    number: u64,
-    #[prost(uint64, tag = "8")]
-    zxid: u64,
 }
 
 /// A budget that is not full.
@@ -359,20 +340,6 @@ fn budget_of(name: &str, budget: &Budget) -> SavedBudget {
     SavedBudget { name: name.to_owned(), count, per_ms, burst, lacks, at }
 }
 
-fn result_of(group: &str, key: &str, remembered: &results::Remembered) -> SavedResult {
-    let results::Remembered { result, digest, until, by, zxid } = remembered;
-    SavedResult {
-        group: group.to_owned(),
-        key: key.to_owned(),
-        result: result.clone(),
-        digest: *digest,
-        until: *until,
-        session: by.session.0,
-        number: by.number,
-        zxid: *zxid,
-    }
-}
-
 fn request_of(id: RequestId, request: &Request) -> SavedRequest {
     let (token, since, until) = match request.state {
         RequestState::Waiting { until } => (0, 0, until),
@@ -536,11 +503,9 @@ pub(crate) fn restore(saved: Saved, state: &mut View, context: &mut Context<'_>)
             }
             state.budgets.put(name.into(), Budget { rate, lacks, at }, context);
         }
-        Part::Result(SavedResult { group, key, result, digest, until, session, number, zxid }) => {
-            let by = RequestId { session: SessionId(session), number };
-            let result = Bytes::copy_from_slice(&result);
-            let remembered = results::Remembered { result, digest, until, by, zxid };
-            state.results.restore(group.into(), key.into(), remembered, context);
+        Part::Result(saved) => {
+            let (group, key, remembered) = read_result(saved);
+            state.results.restore(group, key, remembered, context);
         }
     }
     Ok(())
