@@ -327,6 +327,12 @@ pub fn hash_of(content: &[u8]) -> Hash {
     digest.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
+/// The hexadecimal text of the [`hash_of`] a content, in lower case.
+#[must_use]
+pub fn hex_of(hash: &Hash) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Whether a path names a file below the folder of the settings, on all systems.
 fn is_valid_path(path: &str) -> bool {
     let is_name = |name: &str| !name.is_empty() && name != "." && name != ".." && !name.contains(['\\', ':', '\0']);

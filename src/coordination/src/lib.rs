@@ -51,7 +51,7 @@ pub use clock::Clock;
 pub use command::{Command, Operation};
 pub use coordination::{Coordination, View};
 pub use event::{EndReason, Event};
-pub use generations::{Generation, Generations, Hash, Proposal, hash_of};
+pub use generations::{Generation, Generations, Hash, Proposal, hash_of, hex_of};
 pub use ids::{RequestId, SessionId, Token};
 #[cfg(feature = "injected-bugs")]
 pub use injected_bug::InjectedBug;

@@ -1,7 +1,7 @@
 //! Results of messages that were processed once, by key.
 //!
 //! A request holds the lock of a key while its message is processed. [`Remember`] stores the result and releases that lock at
-//! once: whoever is granted the lock next sees the result, and a holder that has lost it cannot store one.
+//! once: the next holder of the lock finds the result, and a holder that has lost it cannot store one.
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossdock_coordination::limits::COMMENT_BYTES_MAX;
-use crossdock_coordination::{Generation, Hash, Proposal, Refusal, View};
+use crossdock_coordination::{Generation, Proposal, Refusal, View, hex_of};
 use crossdock_embedded::{CommandError, Engine};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -17,12 +17,8 @@ use crate::pushed::{files_from_json, files_of, files_to_json};
 /// How long a push may take, with some margin over the time that instances have to prepare it.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(25);
 
-fn hex(hash: &Hash) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn generation_json(generation: &Generation) -> Value {
-    let files: BTreeMap<_, _> = generation.files.iter().map(|(path, hash)| (path.to_string(), hex(hash))).collect();
+    let files: BTreeMap<_, _> = generation.files.iter().map(|(path, hash)| (path.to_string(), hex_of(hash))).collect();
     json!({
         "number": generation.number, "author": &*generation.author, "comment": &*generation.comment,
         "time_ms": generation.time, "files": files, "stage": generation.stage.iter().map(|label| &**label).collect::<Vec<_>>(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crossdock_coordination::{Mode, hash_of, limits::NAME_BYTES_MAX};
+use crossdock_coordination::{Mode, hash_of, hex_of, limits::NAME_BYTES_MAX};
 use crossdock_embedded::{AcquireError, Engine, Held, LockRequest, Wait};
 use crossdock_ports::{Claim, ClaimGuard, Claimed, SendFuture};
 use tokio::time::timeout;
@@ -58,6 +58,6 @@ fn shortened(name: String) -> String {
     if name.len() <= NAME_BYTES_MAX {
         return name;
     }
-    let digest: String = hash_of(name.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex_of(&hash_of(name.as_bytes()));
     format!("{} {digest}", name.split(' ').next().unwrap_or_default())
 }

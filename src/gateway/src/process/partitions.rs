@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossdock_coordination::{Lock, Mode, SessionId, View, hash_of};
+use crossdock_coordination::{Lock, Mode, SessionId, View, hash_of, hex_of};
 use crossdock_embedded::{Engine, LockRequest, Wait};
 use crossdock_message::ByteString;
 use crossdock_routing::RoutePlan;
@@ -143,7 +143,7 @@ fn shortened(name: &str) -> String {
 }
 
 fn digest(text: &str) -> String {
-    hash_of(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex_of(&hash_of(text.as_bytes()))
 }
 
 #[cfg(test)]

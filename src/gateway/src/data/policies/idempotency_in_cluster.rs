@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossdock_coordination::limits::{NAME_BYTES_MAX, RESULT_BYTES_MAX};
-use crossdock_coordination::{Mode, Refusal, hash_of};
+use crossdock_coordination::{Mode, Refusal, hash_of, hex_of};
 use crossdock_embedded::{AcquireError, CommandError, Engine, Held, LockRequest, NewResult, Wait};
 use crossdock_message::{BodyType, ByteString, Code, Fault, Retry};
 use crossdock_ports::{EntrySpec, LocalFuture, Outcome};
@@ -112,7 +112,7 @@ fn shortened(name: String) -> String {
     if name.len() <= NAME_BYTES_MAX - 20 {
         return name;
     }
-    hash_of(name.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex_of(&hash_of(name.as_bytes()))
 }
 
 impl Once {
