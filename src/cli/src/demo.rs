@@ -61,7 +61,7 @@ pub(crate) fn demo(folder: PathBuf, once: bool) -> Outcome {
         println!(
             "Send requests:\n  curl http://{public}/v1/orders/1001\n  curl -N http://{public}/v1/stock/085/changes\nStop it with Ctrl-C."
         );
-        serve(running, &folder).await
+        serve(running, &folder, None).await
     })?
 }
 

@@ -6,11 +6,13 @@
 //! | `demo` | sample services, and requests through the gateway |
 //! | `run` | a gateway in this process: signals, reloads, logging |
 //! | `outcome` | results and exit codes of commands |
+//! | `watch` | the files that cause a reload when they change |
 
 mod commands;
 mod demo;
 mod outcome;
 mod run;
+mod watch;
 
 /// The data path makes many small allocations; with glibc's allocator, they take a tenth of its time.
 #[global_allocator]

@@ -1,17 +1,15 @@
 //! `crossdock run`: signals, reloads and logging.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossdock_transport::{bodies, descriptors};
-use notify::Watcher as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
 use crate::outcome::{Failure, Outcome, on_local_runtime};
+use crate::watch::{Relevant, Watch};
 use crossdock_gateway::{Config, LogFormat, LogSettings, adapters};
 use crossdock_gateway::{Gateway, Running, read_folder, read_settings};
 
@@ -32,12 +30,13 @@ pub(crate) fn run(folder: PathBuf) -> Outcome {
         };
         start_log(&config.log);
         set_process_limits(&config);
+        let data = config.cluster.as_ref().map(|cluster| cluster.settings.data.clone());
         let gateway = Gateway::new(registry);
         let started = match lacks_routes {
             None => gateway.start(config, folder.clone()).await,
             Some(problem) => gateway.start_without_routes(config, problem, folder.clone()).await,
         };
-        serve(started.map_err(|error| failed(&error.to_string()))?, &folder).await
+        serve(started.map_err(|error| failed(&error.to_string()))?, &folder, data.as_deref()).await
     })?
 }
 
@@ -80,27 +79,26 @@ pub(crate) fn signal_handler(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::Error(format!("failed to install a signal handler: {error}")))
 }
 
-/// Runs until SIGTERM or SIGINT, then drains. Fails if the drain times out or a second signal arrives.
-pub(crate) async fn serve(running: Running, folder: &Path) -> Outcome {
+/// Runs until SIGTERM or SIGINT, then drains. Changes in the folder cause a reload, except those in the folder of the cluster's data. Fails if the
+/// drain times out or a second signal arrives.
+pub(crate) async fn serve(running: Running, folder: &Path, data: Option<&Path>) -> Outcome {
     let mut terminate = signal_handler(SignalKind::terminate())?;
     let mut interrupt = signal_handler(SignalKind::interrupt())?;
     let mut hangup = signal_handler(SignalKind::hangup())?;
     let (changed, mut changes) = mpsc::channel(1);
-    let watched = Arc::new(WatchedFiles::default());
-    watched.update(&running, true);
-    let watcher = watch(folder, Arc::clone(&watched), changed);
-    if let Err(problem) = &watcher {
-        tracing::warn!(%problem, "file watch failed; send SIGHUP to reload");
-    }
+    let mut watch = Watch::start(folder, data, changed);
+    watch.update(Relevant::Only(running.files()));
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => watched.update(&running, reload(&running).await),
+            _ = hangup.recv() => watch.update(reload(&running).await),
             Some(()) = changes.recv() => {
                 tokio::time::sleep(RELOAD_DELAY).await;
                 while changes.try_recv().is_ok() {}
-                watched.update(&running, reload(&running).await);
+                // Before the files are read, so that no change is missed.
+                watch.follow();
+                watch.update(reload(&running).await);
             }
         }
     }
@@ -114,55 +112,8 @@ pub(crate) async fn serve(running: Running, folder: &Path) -> Outcome {
     }
 }
 
-/// Reloads; returns whether the new settings are in force. The routes actor logs errors.
-async fn reload(running: &Running) -> bool {
-    running.reload().await.is_ok()
-}
-
-/// Decides which changed files cause a reload: a log file next to the settings does not.
-#[derive(Default)]
-struct WatchedFiles {
-    /// The files other than YAML that the settings in force were read from. `None` after a failed reload: any file may be the missing one.
-    files: Mutex<Option<BTreeSet<PathBuf>>>,
-}
-
-impl WatchedFiles {
-    fn update(&self, running: &Running, is_accepted: bool) {
-        let canonical = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
-        let files = is_accepted.then(|| running.files().iter().map(canonical).collect());
-        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
-    }
-
-    fn is_relevant(&self, path: &Path) -> bool {
-        let is_file = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
-        let settings = ["yaml", "yml", "pem", "crt", "cer", "key"];
-        let of_settings = path.extension().is_some_and(|extension| settings.iter().any(|other| extension == *other));
-        // A deleted file, a folder or a link may change what any path refers to.
-        if !is_file || of_settings {
-            return true;
-        }
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        files.as_ref().is_none_or(|files| files.contains(&path))
-    }
-}
-
-/// Watches the folder and notifies of watched changes, until the returned watcher is dropped.
-fn watch(
-    folder: &Path,
-    watched: Arc<WatchedFiles>,
-    changed: mpsc::Sender<()>,
-) -> Result<notify::RecommendedWatcher, notify::Error> {
-    let mut watcher = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
-        let matters = |event: notify::Event| {
-            !event.kind.is_access()
-                && (event.paths.is_empty() || event.paths.iter().any(|path| watched.is_relevant(path)))
-        };
-        if event.is_ok_and(matters) {
-            // If the channel is full, a notification is already pending.
-            let _ = changed.try_send(());
-        }
-    })?;
-    watcher.watch(folder, notify::RecursiveMode::Recursive)?;
-    Ok(watcher)
+/// Reloads; returns which files matter then. The routes actor logs errors.
+async fn reload(running: &Running) -> Relevant {
+    // After an error, any file may be the missing one.
+    running.reload().await.map_or(Relevant::All, |_| Relevant::Only(running.files()))
 }
