@@ -11,159 +11,16 @@ ZooKeeper and etcd are in zookeeper/pom.xml and etcd/go.mod.
 """
 
 import argparse
-import json
-import os
 import pathlib
-import re
-import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-SERVERS = 3
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def need(program, package):
-    if shutil.which(program) is None and not pathlib.Path(program).exists():
-        command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]
-        if os.geteuid() != 0 or subprocess.run(command, env=dict(os.environ, DEBIAN_FRONTEND="noninteractive"), stdout=subprocess.DEVNULL).returncode:
-            sys.exit(f"{program} is missing: install the Debian package {package}")
-
-
-class Cluster:
-    """Three servers of one system."""
-
-    def __init__(self, name, folder, commands, clients, syncs):
-        self.name, self.clients, self.syncs_of = name, clients, syncs
-        self.servers = []
-        for number, command in enumerate(commands):
-            log = open(folder / f"{name}-{number + 1}.log", "wb")
-            self.servers.append(subprocess.Popen(list(map(str, command)), stdout=log, stderr=log))
-
-    def wait(self):
-        for port in self.clients:
-            deadline = time.monotonic() + 30
-            while True:
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                if time.monotonic() > deadline:
-                    sys.exit(f"{self.name} failed to start")
-                time.sleep(0.05)
-
-    def cpu_seconds(self):
-        total = 0
-        for server in self.servers:
-            fields = pathlib.Path(f"/proc/{server.pid}/stat").read_text().rsplit(")", 1)[1].split()
-            total += int(fields[11]) + int(fields[12])
-        return total / os.sysconf("SC_CLK_TCK")
-
-    def syncs(self):
-        return sum(self.syncs_of(port) for port in self.clients)
-
-    def stop(self):
-        for server in self.servers:
-            server.terminate()
-        for server in self.servers:
-            try:
-                server.wait(5)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-
-
-def query(port, command):
-    """Sends a command to a server; returns the response, one line if the command is a line, else all until it closes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        connection.sendall(command.encode())
-        response = b""
-        while part := connection.recv(65536):
-            response += part
-            if command.endswith("\n") and response.endswith(b"\n"):
-                break
-        return response.decode()
-
-
-def find_count(pattern, text):
-    return int(float(re.search(pattern, text, re.MULTILINE).group(1)))
-
-
-def certificates(folder):
-    """Writes certificates of three servers, and the authority that issued them, as PEM files."""
-    def openssl(*arguments):
-        subprocess.run(["openssl", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    ca, ca_key = folder / "ca.pem", folder / "ca.key"
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl("req", "-x509", *key, "-subj", "/CN=authority", "-days", 30, "-keyout", ca_key, "-out", ca)
-    for number in range(1, SERVERS + 1):
-        own, request, names = folder / f"{number}.key", folder / "request", folder / "names"
-        openssl("req", *key, "-subj", f"/CN={number}.register", "-keyout", own, "-out", request)
-        names.write_text(f"subjectAltName=DNS:{number}.register,IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n")
-        openssl("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", 30, "-extfile", names, "-out", folder / f"{number}.pem")
-        (folder / f"{number}-both.pem").write_text(own.read_text() + (folder / f"{number}.pem").read_text())
-
-
-def zookeeper(folder, tls):
-    clients = [free_port() for _ in range(SERVERS)]
-    quorum = [(free_port(), free_port()) for _ in range(SERVERS)]
-    commands = []
-    for number, client in enumerate(clients, 1):
-        data = folder / f"zookeeper-{number}"
-        data.mkdir()
-        (data / "myid").write_text(str(number))
-        servers = "".join(f"server.{n}=127.0.0.1:{peer}:{vote}\n" for n, (peer, vote) in enumerate(quorum, 1))
-        secure = f"""sslQuorum=true
-serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory
-ssl.quorum.keyStore.location={folder}/{number}-both.pem
-ssl.quorum.trustStore.location={folder}/ca.pem
-ssl.quorum.hostnameVerification=false
-""" if tls else ""
-        (data / "zoo.cfg").write_text(secure + f"tickTime=2000\ninitLimit=10\nsyncLimit=5\ndataDir={data}\nclientPort={client}\n"
-                                      f"clientPortAddress=127.0.0.1\nadmin.enableServer=false\nmaxClientCnxns=0\n4lw.commands.whitelist=mntr\n{servers}")
-        commands.append(["java", "-Xmx1g", "-cp", jars(),
-                         "org.apache.zookeeper.server.quorum.QuorumPeerMain", data / "zoo.cfg"])
-    return Cluster("zookeeper", folder, commands, clients, lambda port: find_count(r"^zk_cnt_fsynctime\s+(\S+)", query(port, "mntr")))
-
-
-def jars():
-    folder = TARGET / "bench-zookeeper"
-    if not folder.exists():
-        subprocess.run(["mvn", "-q", "-B", "-f", HERE / "zookeeper/pom.xml", "dependency:copy-dependencies", f"-DoutputDirectory={folder}"],
-                       check=True, stdout=sys.stderr)
-    return ":".join(str(jar) for jar in sorted(folder.glob("*.jar")))
-
-
-def etcd(folder, tls):
-    program = folder / "etcd"
-    subprocess.run(["go", "build", "-o", program, "."], cwd=HERE / "etcd", check=True)
-    scheme = "https" if tls else "http"
-    clients, peers = [free_port() for _ in range(SERVERS)], [free_port() for _ in range(SERVERS)]
-    initial = ",".join(f"e{n}={scheme}://127.0.0.1:{peer}" for n, peer in enumerate(peers, 1))
-    commands = []
-    for number, (client, peer) in enumerate(zip(clients, peers), 1):
-        here, there = f"http://127.0.0.1:{client}", f"{scheme}://127.0.0.1:{peer}"
-        secure = ["--peer-cert-file", folder / f"{number}.pem", "--peer-key-file", folder / f"{number}.key", "--peer-trusted-ca-file", folder / "ca.pem",
-                  "--peer-client-cert-auth"] if tls else []
-        commands.append([program, *secure, "--name", f"e{number}", "--data-dir", folder / f"etcd-{number}", "--listen-client-urls", here,
-                         "--advertise-client-urls", here, "--listen-peer-urls", there, "--initial-advertise-peer-urls", there,
-                         "--initial-cluster", initial, "--log-level", "error"])
-    def syncs(port):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as metrics:
-            return find_count(r"^etcd_disk_wal_fsync_duration_seconds_count (\S+)", metrics.read().decode())
-    return Cluster("etcd", folder, commands, clients, syncs)
+sys.path.insert(0, str(HERE.parent))
+from servers import ROOT, SERVERS, TARGET, Cluster, certificates, etcd, find_count, free_port, jars, measure, need, query, zookeeper  # noqa: E402
 
 
 def crossdock(folder, tls):
@@ -174,16 +31,6 @@ def crossdock(folder, tls):
     commands = [[TARGET / "dist/register-node", number, folder / f"crossdock-{number}", f"127.0.0.1:{client}", members, "large", *([f"tls={folder}"] if tls else [])]
                 for number, client in enumerate(clients, 1)]
     return Cluster("crossdock", folder, commands, clients, lambda port: find_count(r"syncs (\d+)", query(port, "0 syncs\n")))
-
-
-def measure(cluster, client, arguments):
-    """Runs a client; returns its results with CPU and syncs per write."""
-    cpu, syncs = cluster.cpu_seconds(), cluster.syncs()
-    output = subprocess.run([*map(str, client), *map(str, arguments)], check=True, capture_output=True, text=True).stdout
-    results = json.loads(output)
-    results["cpu"] = (cluster.cpu_seconds() - cpu) / results["writes"] * 1e6
-    results["syncs"] = (cluster.syncs() - syncs) / results["writes"]
-    return results
 
 
 def main():
