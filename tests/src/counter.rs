@@ -18,7 +18,7 @@ pub struct Counter {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    /// It rejects a lower fencing token than it has seen.
+    /// It rejects a lower fencing token than it has seen, also with a read that has one.
     checks_tokens: bool,
     /// How long each write takes, in milliseconds.
     write_millis: AtomicU64,
@@ -120,6 +120,14 @@ fn execute(shared: &Shared, written: Option<u64>, token: u64) -> (u16, u64) {
         }
     }
     let Some(written) = written else {
+        // What a holder has read must not change behind it: a late write of an earlier one is rejected from now on.
+        if shared.checks_tokens && token > 0 {
+            if token < state.token {
+                state.rejected += 1;
+                return (409, state.value);
+            }
+            state.token = token;
+        }
         let value = state.value;
         drop(state);
         // Long enough for another caller to read the same value.

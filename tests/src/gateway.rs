@@ -134,6 +134,18 @@ impl Gateway {
         Self::spawn(command, listeners, routes, files, "")
     }
 
+    /// Like [`Gateway::start`], with further settings, such as `coordination: { … }`.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_with_settings(settings: &str, routes: &str) -> Self {
+        let listeners = "public: { http: { bind: \"127.0.0.1:0\" } }";
+        let mut gateway = Self::launch(&[], write_settings(listeners, routes, &[], settings), "");
+        gateway.wait_until_ready();
+        gateway
+    }
+
     /// Starts the instances of a cluster, with sessions of one second.
     ///
     /// # Panics

@@ -70,7 +70,7 @@ impl Kafka {
     fn start_by_script(service: &'static str, private: Option<tempfile::TempDir>, certificates: Option<&Path>) -> Self {
         let peers = peers("kafka");
         let certificates = certificates.map(|folder| ("CROSSDOCK_KAFKA_TLS", folder.to_string_lossy().into_owned()));
-        let output = run_script("up", service, private.as_ref().map(tempfile::TempDir::path), certificates);
+        let output = run_script("up", service, private.as_ref().map(tempfile::TempDir::path), certificates.as_slice());
         let value = |name: &str| variable(&output, name).expect(name);
         Self {
             brokers: value("KAFKA_PLAINTEXT"),
@@ -91,7 +91,7 @@ impl Kafka {
     /// If the brokers are shared, or it does not start again.
     pub fn crash(&self, broker: usize) {
         let private = self.private.as_ref().expect("private brokers");
-        run_script("crash", self.service, Some(private.path()), Some(("CROSSDOCK_KAFKA_BROKER", broker.to_string())));
+        run_script("crash", self.service, Some(private.path()), &[("CROSSDOCK_KAFKA_BROKER", broker.to_string())]);
     }
 
     /// The addresses of the brokers as items of a list in YAML.
@@ -178,7 +178,7 @@ impl Kafka {
 impl Drop for Kafka {
     fn drop(&mut self) {
         if let Some(private) = &self.private {
-            run_script("down", self.service, Some(private.path()), None);
+            run_script("down", self.service, Some(private.path()), &[]);
         }
     }
 }

@@ -21,7 +21,7 @@ impl Registry {
     pub fn start() -> &'static Self {
         static STARTED: OnceLock<Registry> = OnceLock::new();
         STARTED.get_or_init(|| {
-            let output = run_script("up", "apicurio", None, None);
+            let output = run_script("up", "apicurio", None, &[]);
             Self { url: variable(&output, "REGISTRY_URL").expect("an address") }
         })
     }

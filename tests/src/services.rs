@@ -163,18 +163,13 @@ pub(crate) fn output_of(mut command: Command) -> String {
 
 fn script(command: &str, state: Option<&Path>, certificates: Option<&Path>) -> String {
     let certificates = certificates.map(|folder| ("CROSSDOCK_RABBITMQ_TLS", folder.to_string_lossy().into_owned()));
-    run_script(command, "rabbitmq", state, certificates)
+    run_script(command, "rabbitmq", state, certificates.as_slice())
 }
 
 /// Runs `tests/services/services` for one service; returns its output.
-pub(crate) fn run_script(
-    command: &str,
-    service: &str,
-    state: Option<&Path>,
-    variable: Option<(&str, String)>,
-) -> String {
+pub(crate) fn run_script(command: &str, service: &str, state: Option<&Path>, variables: &[(&str, String)]) -> String {
     let mut script = Command::new(repository().join("tests/services/services"));
-    script.args([command, service]).envs(variable);
+    script.args([command, service]).envs(variables.iter().map(|(name, value)| (name, value)));
     if let Some(state) = state {
         script.env("CROSSDOCK_SERVICES", state);
     }

@@ -5,6 +5,7 @@
 //!     ▲                                │ events
 //!     ├ follow    tells each request what became of it ◀┘
 //!     ├ session   keeps the session of this instance alive
+//!     ├ port      what routes use
 //!     ├ queues    produces and consumes messages
 //!     ├ generations  proposes and prepares versions of the routes
 //!     ├ releases  releases what was dropped
@@ -22,6 +23,7 @@ mod generations;
 mod locks;
 mod machine;
 mod outside;
+mod port;
 mod queues;
 mod releases;
 mod requests;

@@ -19,6 +19,7 @@ mod claims;
 mod dead_letters;
 mod encode;
 mod key_template;
+mod locks;
 mod order_guard;
 mod ports;
 mod queues;
@@ -38,6 +39,9 @@ pub use claims::{Claim, ClaimGuard, Claimed};
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, Visit};
 pub use encode::{EncodedBody, WriteFormat, encode_body, passes_unchanged};
 pub use key_template::KeyTemplate;
+pub use locks::{
+    EngineRow, LockEngine, LockError, LockGrant, LockLoss, LockMode, LockRequest, LockWait, SequenceError,
+};
 pub use order_guard::{Held, OrderGuard};
 pub use ports::{
     Admission, Exchange, Fields, Head, Inbound, Ingress, LocalFuture, NoFields, OpenIngress, Outbound, Outcome,
