@@ -215,6 +215,7 @@ fn routes(bytes: &[u8]) {
         reflect: &|_| Err("reflection is unavailable".into()),
         limits: &Limits::default(),
         has_cluster: true,
+        locks: Some(crossdock_ports::EngineRow::EMBEDDED),
     };
     let plan = crossdock_routing::load(&[("fuzz.yaml".to_owned(), text.to_owned())], &inputs, &mut diagnostics);
     assert!(plan.is_none() || !diagnostics.has_errors(), "a plan despite errors");

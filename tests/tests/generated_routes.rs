@@ -194,6 +194,7 @@ fn no_route_exceeds_its_memory_and_time_bounds() {
             reflect: &|_| Err("reflection is unavailable".into()),
             limits: &limits,
             has_cluster: false,
+            locks: None,
         };
         let plan = load(&[("r.yaml".to_owned(), text.clone())], &inputs, &mut diagnostics);
         let Some(plan) = plan else {

@@ -228,6 +228,10 @@ fn routes_with_locks_are_tested_and_checked() {
     let (is_success, output) = run("test");
     assert!(is_success && output.contains("2 passed, 0 failed"), "{output}");
     assert!(!folder.path().join("data").exists(), "the log of the instance is not touched");
+    // Neither is an engine: nothing listens at this address.
+    write("crossdock.yaml", &format!("{settings}coordination: {{ engine: etcd, endpoints: [ \"127.0.0.1:1\" ] }}\n"));
+    let (is_success, output) = run("test");
+    assert!(is_success && output.contains("2 passed, 0 failed"), "{output}");
 }
 
 #[test]

@@ -10,6 +10,10 @@ const LISTENERS: &str = "version: 1\nlisteners: { public: { http: { bind: \"127.
 const BROKER: &str = "version: 1\nlisteners: { broker: { amqp: { url: \"amqp://127.0.0.1\" } } }\n";
 const TOPICS: &str = "version: 1\nlisteners: { topics: { kafka: { brokers: \"127.0.0.1:9092\", group: g } } }\n";
 const CLUSTER: &str = "version: 1\nlisteners: { public: { http: { bind: \"127.0.0.1:0\" } } }\ncluster: {}\n";
+const ENGINE: &str = "version: 1
+listeners: { public: { http: { bind: \"127.0.0.1:0\" } }, broker: { amqp: { url: \"amqp://127.0.0.1\" } } }
+coordination: { engine: redis, endpoints: [ \"127.0.0.1:6379\" ] }
+";
 const LISTENERS_AND_GRPC: &str = "version: 1
 cluster: {}
 listeners:
@@ -51,6 +55,7 @@ fn each_broken_file_is_reported_with_a_position_and_a_fix() {
                 Some("queues") => BROKER,
                 Some("topics") => TOPICS,
                 Some("clustered") => CLUSTER,
+                Some("engine") => ENGINE,
                 _ => LISTENERS,
             };
             std::fs::write(folder.path().join("crossdock.yaml"), listeners).expect("settings");
@@ -119,6 +124,7 @@ fn yaml_blocks_in_the_documentation_are_valid() {
         "src/routing/README.md",
         "src/cluster/README.md",
         "src/coordination/README.md",
+        "src/engines/README.md",
         "adapters/grpc/README.md",
         "adapters/queue/README.md",
     ] {

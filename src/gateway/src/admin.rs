@@ -265,7 +265,12 @@ type Query = web::Query<BTreeMap<String, String>>;
 /// Locks and sessions, if the request may see them.
 fn coordination(request: &HttpRequest, state: &AdminState) -> Result<Engine, HttpResponse> {
     authorize(request, state)?;
-    state.process.coordination.clone().ok_or_else(|| cluster_problem(404, "the settings have no `cluster:`"))
+    let missing = || {
+        let of_engine = "the settings have no `cluster:`; the locks are in the engine of `coordination`";
+        let message = if state.process.locks.is_some() { of_engine } else { "the settings have no `cluster:`" };
+        cluster_problem(404, message)
+    };
+    state.process.coordination.clone().ok_or_else(missing)
 }
 
 /// Locks and sessions, if the request may change them.

@@ -3,6 +3,7 @@
 use crate::error::LoadError;
 
 mod cluster;
+mod coordination;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,7 @@ use std::time::Duration as StdDuration;
 pub use self::cluster::ClusterConfig;
 use bytes::Bytes;
 use crossdock_message::Limits;
-use crossdock_ports::{Adapter, ListenerSpec};
+use crossdock_ports::{Adapter, EngineRow, ListenerSpec};
 use crossdock_proto::Files;
 use crossdock_routing::{Inputs, ListenerInfo, Plan};
 use crossdock_settings::{
@@ -80,6 +81,8 @@ pub struct Config {
     pub admin: Option<(SocketAddr, Option<Secret>)>,
     /// The cluster settings.
     pub cluster: Option<ClusterConfig>,
+    /// An engine of locks and sequences outside of the gateway.
+    pub coordination: Option<crossdock_engines::Options>,
     /// The number of data arbiters.
     pub workers: usize,
     /// How long a stop waits for calls in flight.
@@ -96,6 +99,14 @@ pub struct Config {
     pub files: BTreeSet<PathBuf>,
     /// The contracts among them, with those that were looked for and do not exist.
     pub contracts: BTreeSet<PathBuf>,
+}
+
+impl Config {
+    /// What the engine of locks and sequences offers, if there is one.
+    fn locks_row(&self) -> Option<EngineRow> {
+        let own = self.cluster.is_some().then_some(EngineRow::EMBEDDED);
+        self.coordination.as_ref().map(|options| options.kind.row()).or(own)
+    }
 }
 
 /// A listener of `crossdock.yaml`.
@@ -274,6 +285,7 @@ pub fn load_config_with(
         reflect: &crossdock_grpc::reflect,
         limits: &config.limits,
         has_cluster: config.cluster.is_some(),
+        locks: config.locks_row(),
     };
     let plan = crossdock_routing::load(&texts, &inputs, diagnostics);
     Ok(plan.filter(|_| !diagnostics.has_errors()).map(|plan| {
@@ -363,6 +375,8 @@ fn read_main(root: &Node, folder: &Path, adapters: &[Arc<dyn Adapter>], reader: 
     let listeners = fields.take("listeners");
     let admin: Option<Option<AdminSettings>> = fields.read("admin", reader);
     let cluster = fields.take("cluster").map(|node| cluster::read(node, folder, reader));
+    let has_cluster = root.get("cluster").is_some();
+    let coordination = fields.take("coordination").map(|node| coordination::read(node, has_cluster, reader));
     let workers: Option<Option<Spanned<usize>>> = fields.read("workers", reader);
     let drain = fields.read_or("drain", Duration(DRAIN_DEFAULT), reader);
     let default_log = LogSettings { format: LogFormat::Text, level: "info".to_owned() };
@@ -393,10 +407,15 @@ fn read_main(root: &Node, folder: &Path, adapters: &[Arc<dyn Adapter>], reader: 
         None => None,
         Some(cluster) => Some(cluster?),
     };
+    let coordination = match coordination {
+        None => None,
+        Some(coordination) => coordination?.into_external(),
+    };
     Some(Config {
         listeners: listeners?,
         admin,
         cluster,
+        coordination,
         workers: workers?,
         drain: drain?.0,
         log: log?,
@@ -499,6 +518,7 @@ pub fn settings_schema(adapters: &[Arc<dyn Adapter>]) -> serde_json::Value {
             } },
             "admin": AdminSettings::schema(),
             "cluster": cluster::ClusterSettings::schema(),
+            "coordination": coordination::CoordinationSettings::schema(),
             "workers": usize::schema(),
             "drain": Duration::schema(),
             "log": LogSettings::schema(),

@@ -65,6 +65,12 @@ pub enum ApplyError {
     /// `cluster:` was added or removed.
     #[error("`cluster` was added to crossdock.yaml, or removed: that takes effect after a restart")]
     ClusterChanged,
+    /// `coordination:` was added, removed or changed.
+    #[error("`coordination` has changed in crossdock.yaml: that takes effect after a restart")]
+    EngineChanged,
+    /// The engine of locks and sequences cannot be started.
+    #[error("the engine of `coordination` cannot be started: {0}")]
+    Engine(io::Error),
     /// A generation that was pushed needs other listeners than those that are open.
     #[error("the listeners in crossdock.yaml have changed: reload the settings of the instance first")]
     ListenersChanged,

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use crossdock_embedded::Engine;
 use crossdock_message::{ByteString, Limits};
-use crossdock_ports::{Adapter, PortStatus};
+use crossdock_ports::{Adapter, LockEngine, PortStatus};
 use crossdock_routing::{Plan, ServicePlan};
 use tokio::sync::{Semaphore, watch};
 
@@ -32,8 +31,8 @@ pub(crate) struct Generation {
     pub(crate) routes: Vec<Arc<RouteShare>>,
     /// The files other than YAML that it was read from.
     pub(crate) files: BTreeSet<PathBuf>,
-    /// Locks and sequences of the cluster, if the instance is a member of one.
-    pub(crate) coordination: Option<Engine>,
+    /// The engine of locks and sequences.
+    pub(crate) locks: Option<Arc<dyn LockEngine>>,
 }
 
 /// The state of a route shared by all data arbiters.
@@ -105,8 +104,8 @@ impl Generation {
             Arc::new(RouteShare { name, stats, faults, policies })
         });
         let (services, routes) = (services.collect(), routes.collect());
-        let coordination = process.coordination.clone();
-        Self { number, plan, listeners, limits, services, routes, files: BTreeSet::new(), coordination }
+        let locks = process.locks.clone();
+        Self { number, plan, listeners, limits, services, routes, files: BTreeSet::new(), locks }
     }
 }
 

@@ -5,6 +5,7 @@
 //! | `wiring` | the composition root: start, reload, drain, stop |
 //! | `config` | reads and checks `crossdock.yaml` and the route files |
 //! | `generation` | one complete version of the routes, and the swap to the next |
+//! | `external` | an engine of locks and sequences outside of the gateway |
 //! | `error` | errors of loading settings and putting them into force |
 //! | `actors` | guardian, hosts, routes: the control plane |
 //! | `data` | ingress, steps, service shards: the data path |
@@ -17,6 +18,7 @@ mod admin;
 mod config;
 mod data;
 mod error;
+mod external;
 mod generation;
 mod host;
 mod process;

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crossdock_embedded::Engine;
 use crossdock_message::ByteString;
+use crossdock_ports::LockEngine;
 use tokio::sync::Semaphore;
 
 pub(crate) use claims::Claims;
@@ -32,14 +33,19 @@ pub(crate) use listeners::Listeners;
 pub(crate) use queues::{Queues, unknown};
 pub(crate) use singletons::Singletons;
 
+use crate::external::External;
 use health::Registry;
 use permits::Permits;
 
 /// The state of the process.
 #[derive(Default)]
 pub(crate) struct ProcessState {
-    /// Locks and sequences of the cluster, if the instance is a member of one.
+    /// The cluster, if the instance is a member of one.
     pub(crate) coordination: Option<Engine>,
+    /// The engine of locks and sequences: that of the cluster, or another one.
+    pub(crate) locks: Option<Arc<dyn LockEngine>>,
+    /// Which other one.
+    pub(crate) engine_identity: Option<String>,
     /// Entries that one instance of the cluster reads at a time.
     pub(crate) singletons: Singletons,
     /// Endpoints, circuit breakers and host names.
@@ -66,9 +72,12 @@ pub(crate) struct RouteState {
 }
 
 impl ProcessState {
-    /// The state of a process that coordinates with the other instances of a cluster, if it is a member of one.
-    pub(crate) fn new(coordination: Option<Engine>) -> Self {
-        Self { coordination, ..Self::default() }
+    /// The state of a process that coordinates with other instances, if it is a member of a cluster or has another engine.
+    pub(crate) fn new(coordination: Option<Engine>, external: Option<&External>) -> Self {
+        let of_cluster = || coordination.clone().map(|engine| Arc::new(engine) as Arc<dyn LockEngine>);
+        let locks = external.map(External::locks).or_else(of_cluster);
+        let engine_identity = external.map(|external| external.identity.clone());
+        Self { coordination, locks, engine_identity, ..Self::default() }
     }
 
     /// The permits for concurrent calls of a service.

@@ -1,6 +1,7 @@
 //! The composition root: starts everything from checked settings, in the order services, routes, listeners, and stops it in reverse.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -13,7 +14,7 @@ use crossdock_cluster::{Machines, Node, StartError};
 use crossdock_embedded::{Engine, Options};
 use crossdock_ports::{Adapter, Claim, Enqueue};
 use crossdock_routing::Plan;
-use crossdock_settings::Diagnostics;
+use crossdock_settings::{Diagnostics, Secret};
 use crossdock_zab::Role;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,7 @@ use crate::admin::{Admin, AdminState};
 use crate::config::{ClusterConfig, Config, PushedFiles, load_config_with};
 use crate::data::{Opener, deliver};
 use crate::error::{ApplyError, LoadError};
+use crate::external::External;
 use crate::generation::{CurrentGeneration, Generation, try_open};
 use crate::process::{Claims, ProcessState, Queues};
 use crate::pushed::{self, Kept};
@@ -41,6 +43,7 @@ pub struct Running {
     listening: Vec<Listening>,
     admin: Option<Admin>,
     cluster: Option<Member>,
+    external: Option<External>,
     api: Option<ApiServer>,
     ordered: Option<Ordered>,
     drain: Duration,
@@ -191,6 +194,16 @@ impl Gateway {
         self.start_from(config, None, move |_| source()).await
     }
 
+    /// Lets adapters use the queues and locks of the cluster.
+    fn connect(&self, engine: &Engine) {
+        let queues: Arc<dyn Enqueue> = Arc::new(Queues(engine.clone()));
+        let claims: Arc<dyn Claim> = Arc::new(Claims(engine.clone()));
+        for adapter in &*self.adapters {
+            adapter.connect_queues(Arc::clone(&queues));
+            adapter.connect_claims(Arc::clone(&claims));
+        }
+    }
+
     async fn start_from(
         &self,
         config: Config,
@@ -214,15 +227,13 @@ impl Gateway {
             None => lacks_routes.map_or(Ok(config), Err)?,
         };
         let stats = Stats::new(Instant::now());
-        let process = Arc::new(ProcessState::new(cluster.as_ref().map(|member| member.engine.clone())));
-        if let Some(member) = &cluster {
-            let queues: Arc<dyn Enqueue> = Arc::new(Queues(member.engine.clone()));
-            let claims: Arc<dyn Claim> = Arc::new(Claims(member.engine.clone()));
-            for adapter in &*self.adapters {
-                adapter.connect_queues(Arc::clone(&queues));
-                adapter.connect_claims(Arc::clone(&claims));
-            }
+        let external = config.coordination.map(|options| External::start(options, config.cluster.as_ref()));
+        let external = external.transpose().map_err(ApplyError::Engine)?;
+        let own = cluster.as_ref().map(|member| member.engine.clone());
+        if let Some(engine) = &own {
+            self.connect(engine);
         }
+        let process = Arc::new(ProcessState::new(own, external.as_ref()));
         try_open(&config.plan.services, &self.adapters)?;
         let mut first = Generation::new(1, config.plan, config.listeners.clone(), config.limits, &stats, &process);
         first.files = config.files;
@@ -267,20 +278,12 @@ impl Gateway {
             token: None,
             cluster: None,
         };
-        let admin = match config.admin {
-            None => None,
-            Some((address, token)) => {
-                let token = token.map(|token| token.reveal().to_owned());
-                let state = AdminState { token, cluster: cluster.as_ref().map(|member| member.node.client()), ..state };
-                let opened = Admin::open(address, state);
-                let admin = opened.map_err(|source| ApplyError::Admin { address, source })?;
-                tracing::info!(address = %admin.address(), "admin server started");
-                Some(admin)
-            }
-        };
+        let admin = config.admin.map(|admin| open_admin(admin, state, cluster.as_ref())).transpose()?;
         let routes = routes.start();
-        if let (Some(member), Some(kept)) = (&cluster, kept) {
+        if process.locks.is_some() {
             actix_rt::spawn(compete_for_entries(Arc::clone(&current), Arc::clone(&process)));
+        }
+        if let (Some(member), Some(kept)) = (&cluster, kept) {
             let at_start = pushed.map(|pushed| pushed.number);
             actix_rt::spawn(pushed::follow(member.engine.clone(), routes.clone(), at_start, kept));
         }
@@ -291,18 +294,43 @@ impl Gateway {
                 stats.sample(Instant::now());
             }
         });
-        Ok(Running { current, process, guardian, routes, listening, admin, cluster, api, ordered, drain: config.drain })
+        Ok(Running {
+            current,
+            process,
+            guardian,
+            routes,
+            listening,
+            admin,
+            cluster,
+            external,
+            api,
+            ordered,
+            drain: config.drain,
+        })
     }
+}
+
+fn open_admin(
+    (address, token): (SocketAddr, Option<Secret>),
+    state: AdminState,
+    cluster: Option<&Member>,
+) -> Result<Admin, ApplyError> {
+    let token = token.map(|token| token.reveal().to_owned());
+    let state = AdminState { token, cluster: cluster.map(|member| member.node.client()), ..state };
+    let admin = Admin::open(address, state).map_err(|source| ApplyError::Admin { address, source })?;
+    tracing::info!(address = %admin.address(), "admin server started");
+    Ok(admin)
 }
 
 /// Competes for the entries of each generation that one instance of the cluster reads at a time.
 async fn compete_for_entries(current: Arc<CurrentGeneration>, process: Arc<ProcessState>) {
-    let Some(engine) = &process.coordination else { return };
+    let Some(locks) = &process.locks else { return };
     let mut published = current.published();
     loop {
         published.borrow_and_update();
         let generation = Arc::clone(&current.load());
-        process.singletons.compete(engine, generation.plan.routes.iter().map(|route| &**route));
+        let routes = generation.plan.routes.iter().map(|route| &**route);
+        process.singletons.compete(locks, process.coordination.as_ref(), routes);
         if published.changed().await.is_err() || current.is_draining() {
             return;
         }
@@ -390,8 +418,8 @@ impl Running {
     /// Stops: readiness fails, nothing new is accepted, and messages in flight complete. Returns whether all of them completed in time.
     pub async fn stop(self) -> bool {
         self.current.drain();
-        if let Some(engine) = &self.process.coordination {
-            self.process.singletons.leave(engine);
+        if let Some(locks) = &self.process.locks {
+            self.process.singletons.leave(locks);
         }
         let until = tokio::time::Instant::now() + self.drain;
         let mut stopped = tokio::time::timeout_at(until, self.guardian.send(StopAll)).await.is_ok();
@@ -401,6 +429,9 @@ impl Running {
             stopped &= tokio::time::timeout_at(until, task).await.is_ok();
         }
         end_api(self.api).await;
+        if let Some(external) = self.external {
+            external.stop().await;
+        }
         if let Some(cluster) = self.cluster {
             cluster.stop().await;
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossdock_contract::Contracts;
 use crossdock_message::{ByteString, Limits};
-use crossdock_ports::Adapter;
+use crossdock_ports::{Adapter, EngineRow};
 use crossdock_proto::Files;
 use crossdock_settings::{Diagnostics, Key, Kind, Node, Reader, Resolve, Span, parse};
 
@@ -51,7 +51,13 @@ pub struct Inputs<'a> {
     pub limits: &'a Limits,
     /// Whether the instance is a member of a cluster.
     pub has_cluster: bool,
+    /// What the engine of locks and sequences offers, if there is one.
+    pub locks: Option<EngineRow>,
 }
+
+/// What helps where an engine of locks and sequences is missing.
+pub(crate) const NO_ENGINE_HELP: &str = "add `cluster: {}` to crossdock.yaml, for a cluster of this instance alone, or \
+    `coordination: { engine: …, endpoints: [ … ] }` for an engine that you run already";
 
 /// The keys of a route file.
 pub(crate) const TOP_KEYS: &[&str] = &["version", "contracts", "services", "routes", "tests"];

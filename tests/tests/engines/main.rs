@@ -1,6 +1,7 @@
 //! The contract of engines of coordination: what each of them guarantees, checked with real servers. Prints a table of engines and guarantees.
 
 mod contract;
+mod gateways;
 mod instances;
 
 use std::fmt::Write as _;

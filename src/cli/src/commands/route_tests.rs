@@ -122,7 +122,9 @@ fn stubbed(folder: &Path, data: &Path) -> Result<Config, LoadError> {
     let listeners = config.listeners.iter().filter_map(|listener| on_free_port(listener).transpose());
     config.listeners = listeners.collect::<Result<_, _>>()?;
     config.admin = None;
-    config.cluster = config.cluster.map(|cluster| alone(cluster.session, data));
+    // Nor is the engine of locks used, which real instances use.
+    let engine = config.coordination.take().map(|options| options.session);
+    config.cluster = config.cluster.map(|cluster| cluster.session).or(engine).map(|session| alone(session, data));
     config.workers = 1;
     Ok(config)
 }

@@ -159,6 +159,7 @@ async fn start(folder: &Path, service: SocketAddr) -> Result<Vec<Instance>, Stri
 
 fn read(folder: &Path, settings: &Settings) -> Result<Config, LoadError> {
     let mut config = read_folder(folder, &adapters())?;
+    config.coordination = None;
     config.cluster = Some(ClusterConfig { settings: settings.clone(), session: SESSION, api: None });
     Ok(config)
 }

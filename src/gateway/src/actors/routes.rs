@@ -87,6 +87,9 @@ impl Routes {
         if config.cluster.is_some() != self.process.coordination.is_some() {
             return Err(ApplyError::ClusterChanged);
         }
+        if config.coordination.as_ref().map(crossdock_engines::Options::identity) != self.process.engine_identity {
+            return Err(ApplyError::EngineChanged);
+        }
         try_open(&config.plan.services, &self.adapters)?;
         Ok(config)
     }

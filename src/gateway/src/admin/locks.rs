@@ -8,6 +8,7 @@ use std::time::Duration;
 use actix_web::web::Bytes;
 use crossdock_coordination::{Broken, Lock, Mode, Request, RequestId, RequestState, View};
 use crossdock_embedded::{AcquireError, CommandError, Engine, Held, LockRequest, Wait};
+use crossdock_ports::LockEngine;
 use futures_util::Stream;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -227,11 +228,19 @@ fn line(value: &Value) -> Bytes {
     format!("{value}\n").into()
 }
 
-pub(super) fn lock_metrics(out: &mut Families<'_>, engine: &Engine, singletons: &Singletons) -> fmt::Result {
+/// The metrics of the engine of locks, whichever it is.
+pub(super) fn engine_metrics(out: &mut Families<'_>, locks: &dyn LockEngine, singletons: &Singletons) -> fmt::Result {
     let owned = singletons.statuses();
     let owned = owned.into_iter().map(|(name, is_owned)| (vec![("entry", name.to_string())], u64::from(is_owned)));
     let help = "1 while this instance reads the entry, which one instance reads at a time.";
     out.gauge("crossdock_cluster_singleton", help, owned)?;
+    let help = "1 while this instance has a session with its cluster, or with the engine of `coordination`.";
+    out.gauge("crossdock_cluster_session_open", help, [(NONE, u64::from(locks.has_session()))])?;
+    let help = "Sessions that this instance has lost, with everything that it held.";
+    out.counter("crossdock_cluster_sessions_lost", help, [(NONE, locks.sessions_lost())])
+}
+
+pub(super) fn lock_metrics(out: &mut Families<'_>, engine: &Engine) -> fmt::Result {
     let view = engine.view();
     let requests = engine.requests();
     let gauges = [
@@ -247,14 +256,9 @@ pub(super) fn lock_metrics(out: &mut Families<'_>, engine: &Engine, singletons: 
             "Requests for locks that hold or wait, of this instance.",
             requests as u64,
         ),
-        ("crossdock_cluster_session_open", "1 while this instance has a session.", u64::from(engine.has_session())),
     ];
     for (name, help, value) in gauges {
         out.gauge(name, help, [(NONE, value)])?;
     }
-    out.counter(
-        "crossdock_cluster_sessions_lost",
-        "Sessions that this instance has lost, with everything that it held.",
-        [(NONE, engine.sessions_lost())],
-    )
+    Ok(())
 }

@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 use super::AdminState;
 use super::cluster::cluster_metrics;
 use super::families::{Buckets, Families, Labels, NONE};
-use super::locks::lock_metrics;
+use super::locks::{engine_metrics, lock_metrics};
 use super::queues::queue_metrics;
 use crate::generation::Generation;
 use crate::process::Listeners;
@@ -60,8 +60,11 @@ impl Collector for Metrics {
         connections(out, &generation, &state.adapters)?;
         breakers(out, &generation)?;
         names(out, &state.process.health.names)?;
+        if let Some(locks) = &state.process.locks {
+            engine_metrics(out, &**locks, &state.process.singletons)?;
+        }
         if let Some(engine) = &state.process.coordination {
-            lock_metrics(out, engine, &state.process.singletons)?;
+            lock_metrics(out, engine)?;
             queue_metrics(out, engine)?;
         }
         if let Some(api) = &state.api {

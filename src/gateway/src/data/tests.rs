@@ -127,6 +127,7 @@ fn opener() -> Opener {
         reflect: &|_| Err("there is no service".to_owned()),
         limits: &Limits::default(),
         has_cluster: false,
+        locks: None,
     };
     let plan = crossdock_routing::load(&[("routes".into(), ROUTES.into())], &inputs, &mut diagnostics);
     let plan = plan.unwrap_or_else(|| panic!("{}", diagnostics.render(false)));

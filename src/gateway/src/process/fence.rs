@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crossdock_coordination::{Refusal, Token};
-use crossdock_embedded::{AcquireError, CommandError, Held, Loss, SlotValidity, Validity};
+use crossdock_embedded::SlotValidity;
 use crossdock_message::{ByteString, Code, Fault, Message, Retry};
+use crossdock_ports::{LockError, LockGrant, LockLoss};
 
 use super::singletons::Turn;
 
@@ -27,7 +27,8 @@ pub(crate) struct Fence {
 /// What must be held.
 #[derive(Clone)]
 enum Guard {
-    Lock(Validity, #[expect(dead_code, reason = "releases the lock when dropped")] Arc<Held>),
+    /// Dropping the last clone releases it.
+    Lock(Arc<dyn LockGrant>),
     /// The slot of a message of a queue.
     Slot(SlotValidity),
 }
@@ -35,21 +36,20 @@ enum Guard {
 impl Guard {
     fn holds(&self) -> bool {
         match self {
-            Self::Lock(validity, _) => validity.holds(),
+            Self::Lock(held) => held.holds(),
             Self::Slot(validity) => validity.holds(),
         }
     }
 }
 
 impl Fence {
-    pub(crate) fn new(held: &Arc<Held>, outer: Option<Self>) -> Self {
-        let Token(token) = held.token();
-        let guard = Guard::Lock(held.validity(), Arc::clone(held));
-        Self { token: Some(token.to_string().into()), guard, outer: outer.map(Arc::new), _turn: None }
+    pub(crate) fn new(held: Arc<dyn LockGrant>, outer: Option<Self>) -> Self {
+        let token = Some(held.token().to_string().into());
+        Self { token, guard: Guard::Lock(held), outer: outer.map(Arc::new), _turn: None }
     }
 
     /// A fence of which services learn nothing.
-    pub(crate) fn without_token(held: &Arc<Held>, outer: Option<Self>) -> Self {
+    pub(crate) fn without_token(held: Arc<dyn LockGrant>, outer: Option<Self>) -> Self {
         Self { token: None, ..Self::new(held, outer) }
     }
 
@@ -89,25 +89,23 @@ impl Fence {
     /// # Errors
     /// ABORTED if one is lost.
     pub(crate) fn check(&self) -> Result<(), Fault> {
-        if self.holds() { Ok(()) } else { Err(lost(&Loss::SessionLost)) }
+        if self.holds() { Ok(()) } else { Err(lost(&LockLoss::SessionLost)) }
     }
 }
 
 /// The fault of a message whose lock was lost.
-pub(crate) fn lost(loss: &Loss) -> Fault {
+pub(crate) fn lost(loss: &LockLoss) -> Fault {
     let message = "the lock was lost while the message was processed";
     Fault::new(Code::Aborted, "LOCK_LOST", message).with_cause(loss.to_string())
 }
 
 /// The fault of a message that was not granted a lock, for reasons that do not depend on the message.
-pub(crate) fn not_granted(problem: &AcquireError) -> Fault {
+pub(crate) fn not_granted(problem: &LockError) -> Fault {
     match problem {
-        AcquireError::Command(CommandError::Refused(Refusal::TooMany)) => {
-            Fault::new(Code::ResourceExhausted, "LOCKS", "the cluster has too many locks")
-        }
-        AcquireError::Lost(loss) => lost(loss),
+        LockError::TooMany => Fault::new(Code::ResourceExhausted, "LOCKS", "there are too many locks"),
+        LockError::Lost(loss) => lost(loss),
         _ => {
-            let message = "the cluster cannot grant locks at the moment";
+            let message = "locks cannot be granted at the moment";
             let fault = Fault::new(Code::Unavailable, "NO_QUORUM", message).with_retry(Retry::Same);
             fault.with_cause(problem.to_string())
         }

@@ -41,7 +41,7 @@ impl Partitions {
     /// Takes part in the division of the entries of these routes, and of no others. Must be called on a local task set.
     pub(super) fn divide<'r>(
         &self,
-        engine: &Engine,
+        engine: Option<&Engine>,
         routes: impl IntoIterator<Item = &'r RoutePlan>,
     ) -> watch::Receiver<Assigned> {
         let group = |route: &RoutePlan| {
@@ -57,6 +57,7 @@ impl Partitions {
             assigned.retain(|entry| entries.contains(entry));
             assigned.len() != before
         });
+        let Some(engine) = engine else { return self.assigned.subscribe() };
         for group in wanted {
             groups.entry(group).or_insert_with_key(|(route, entries)| {
                 let task = take_part(engine.clone(), route.clone(), Arc::clone(entries), self.assigned.clone());

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossdock_coordination::Mode;
-use crossdock_embedded::{Engine, Held, LockRequest, Wait};
+use crossdock_embedded::Engine;
 use crossdock_message::{ByteString, Code, Fault, Retry};
+use crossdock_ports::{LockEngine, LockGrant, LockRequest, LockWait};
 use crossdock_routing::RoutePlan;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -74,8 +74,13 @@ impl Singletons {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Competes for the entries of these routes, and gives up all others. Must be called on a local task set.
-    pub(crate) fn compete<'r>(&self, engine: &Engine, routes: impl IntoIterator<Item = &'r RoutePlan> + Clone) {
+    /// Competes for the entries of these routes, and gives up all others. Partitioned ones need a cluster. Must be called on a local task set.
+    pub(crate) fn compete<'r>(
+        &self,
+        engine: &Arc<dyn LockEngine>,
+        cluster: Option<&Engine>,
+        routes: impl IntoIterator<Item = &'r RoutePlan> + Clone,
+    ) {
         let mut all = self.lock();
         let wanted = routes.clone().into_iter().flat_map(|route| route.owner_locks.iter().flatten());
         let wanted: BTreeMap<&ByteString, bool> = wanted.map(|lock| (&lock.name, lock.is_partitioned)).collect();
@@ -84,20 +89,20 @@ impl Singletons {
             // It ends once the entry is handed over.
             drop(competing.task.detach());
         }
-        let assigned = self.partitions.divide(engine, routes);
+        let assigned = self.partitions.divide(cluster, routes);
         for (name, is_partition) in wanted {
             all.entry(name.clone()).or_insert_with(|| {
                 let singleton = Arc::<Singleton>::default();
                 let turn = is_partition.then(|| assigned.clone());
-                let task = actix_rt::spawn(compete(engine.clone(), name.clone(), turn, Arc::clone(&singleton)));
+                let task = actix_rt::spawn(compete(Arc::clone(engine), name.clone(), turn, Arc::clone(&singleton)));
                 Competing { singleton, is_partition, task: AbortOnDropHandle::new(task) }
             });
         }
     }
 
     /// Gives up all entries, as the instance stops: others read them once the messages in flight are finished.
-    pub(crate) fn leave(&self, engine: &Engine) {
-        self.compete(engine, std::iter::empty::<&RoutePlan>());
+    pub(crate) fn leave(&self, engine: &Arc<dyn LockEngine>) {
+        self.compete(engine, None, std::iter::empty::<&RoutePlan>());
     }
 
     /// Whether this instance may read the messages of an entry now.
@@ -133,13 +138,13 @@ impl Singletons {
 
 /// Holds the lock of an entry whenever it is free and this instance is assigned to it, until the entry is removed.
 async fn compete(
-    engine: Engine,
+    engine: Arc<dyn LockEngine>,
     name: ByteString,
     assigned: Option<watch::Receiver<Assigned>>,
     singleton: Arc<Singleton>,
 ) {
     let role = if assigned.is_some() { "cluster: partitioned" } else { "cluster: singleton" };
-    let request = LockRequest { metadata: role.to_owned(), ..LockRequest::new(&name, Mode::Exclusive, Wait::Forever) };
+    let request = LockRequest { metadata: role.to_owned(), ..LockRequest::exclusive(&name, LockWait::Forever) };
     let mut turn = ForThis { name: &name, assigned };
     loop {
         let acquired = tokio::select! {
@@ -147,7 +152,7 @@ async fn compete(
             acquired = async {
                 turn.until(true).await;
                 tokio::select! {
-                    acquired = engine.acquire(&request) => Some(acquired),
+                    acquired = engine.acquire(request.clone()) => Some(acquired),
                     () = turn.until(false) => None,
                 }
             } => acquired,
@@ -191,18 +196,16 @@ impl ForThis<'_> {
 }
 
 /// Reads an entry until its lock is lost, asked for, the entry is removed, which is returned, or assigned to another instance.
-async fn own(held: Held, name: &ByteString, turn: &mut ForThis<'_>, singleton: &Singleton) -> bool {
-    let mut validity = held.validity();
-    let held = Arc::new(held);
-    *singleton.fence() = Some(Fence::new(&held, None));
-    tracing::info!(entry = %name, token = %held.token(), "this instance reads the entry now");
+async fn own(held: Arc<dyn LockGrant>, name: &ByteString, turn: &mut ForThis<'_>, singleton: &Singleton) -> bool {
+    *singleton.fence() = Some(Fence::new(Arc::clone(&held), None));
+    tracing::info!(entry = %name, token = held.token(), "this instance reads the entry now");
     let removed = tokio::select! {
         () = singleton.removed.notified() => true,
         () = turn.until(false) => {
             tracing::info!(entry = %name, "the entry is assigned to another instance");
             false
         }
-        reason = validity.revoked() => {
+        reason = held.revoked() => {
             // Without a reason, the lock is lost.
             if let Some(reason) = reason {
                 tracing::info!(entry = %name, %reason, "the entry is given to another instance");
@@ -221,7 +224,7 @@ async fn own(held: Held, name: &ByteString, turn: &mut ForThis<'_>, singleton: &
         }
     };
     tokio::select! {
-        loss = validity.lost() => tracing::warn!(entry = %name, %loss, "this instance has lost the entry"),
+        loss = held.lost() => tracing::warn!(entry = %name, %loss, "this instance has lost the entry"),
         drained = timeout_at(until, drained) => match drained {
             Ok(()) => tracing::info!(entry = %name, "this instance does not read the entry any more"),
             Err(_) => tracing::warn!(entry = %name, "messages of the entry are in flight for too long; it is given away"),

@@ -6,7 +6,7 @@ use crossdock_ports::{Delivery, EntryContext, EntrySpec};
 use crossdock_settings::{FromNode as _, Kind, Node, Reader, Span, choices, nearest};
 
 use super::routes::ServedCall;
-use super::{ListenerInfo, Loader};
+use super::{ListenerInfo, Loader, NO_ENGINE_HELP};
 use crate::plan::OwnerLock;
 
 choices! {
@@ -100,11 +100,11 @@ impl Loader<'_> {
             ClusterRole::Singleton => false,
             ClusterRole::Partitioned => true,
         };
-        self.check_cluster(
-            if is_partitioned { "cluster: partitioned" } else { "cluster: singleton" },
-            role.span,
-            reader,
-        );
+        if is_partitioned {
+            self.check_cluster("cluster: partitioned", role.span, reader);
+        } else {
+            self.check_singleton(role.span, reader);
+        }
         if !entry.is_consumed() {
             let message =
                 "callers decide which instance they call; only messages of a broker can be read by one instance";
@@ -118,6 +118,22 @@ impl Loader<'_> {
             return None;
         }
         Some(OwnerLock { name: name.into(), is_partitioned })
+    }
+
+    /// Reports an entry with one reader, if there is no engine that can keep that.
+    fn check_singleton(&self, span: Span, reader: &mut Reader<'_>) {
+        match self.inputs.locks {
+            Some(row) if row.survives_failover => {}
+            Some(row) => {
+                let message = format!(
+                    "`cluster: singleton` needs locks that survive the failure of a server, which `{}` does not offer",
+                    row.name
+                );
+                let help = "use another engine: embedded (`cluster: {}`), zookeeper, etcd or consul";
+                reader.error("engine", span, message, help);
+            }
+            None => reader.error("no-cluster", span, "`cluster: singleton` needs a cluster", NO_ENGINE_HELP),
+        }
     }
 
     /// Reports a part of the settings that needs a cluster, if there is none.

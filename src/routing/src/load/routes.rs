@@ -7,7 +7,7 @@ use crossdock_message::ByteString;
 use crossdock_ports::{Delivery, EntrySpec, known_call};
 use crossdock_settings::{FromNode as _, Key, Node, Reader, Settings as _, Span, Spanned, nearest, settings};
 
-use super::{Loader, declare};
+use super::{Loader, NO_ENGINE_HELP, declare};
 use crate::errors::{ErrorRule, ErrorRuleSettings};
 use crate::headers::{HeaderPlan, HeaderSettings};
 use crate::plan::{OwnerLock, RoutePlan};
@@ -164,9 +164,8 @@ impl Loader<'_> {
         };
         let method = served.filter(|served| served.whole_service).map(ServedCall::method);
         let mut at = StepReader::new(&self.services, entries, call, method, node);
-        at.has_cluster = self.inputs.has_cluster;
-        at.no_sequence =
-            (!at.has_cluster).then_some("add `cluster: {}` to crossdock.yaml, for a cluster of this instance alone");
+        at.locks = self.inputs.locks;
+        at.no_sequence = at.locks.is_none_or(|row| !row.sequences).then_some(NO_ENGINE_HELP);
         at.route(steps, reader)
     }
 

@@ -3,12 +3,15 @@
 use std::time::Duration as StdDuration;
 
 use crossdock_message::ByteString;
+use crossdock_ports::EngineRow;
+pub use crossdock_ports::LockMode;
 use crossdock_settings::{Duration, FromNode as _, Key, Node, Reader, Spanned, choices};
 use serde_json::Value;
 
 use super::nodes::{StepsNode, TemplateNode};
 use super::{Block, Flow, Step, StepPlan, StepReader, StepSpec};
 use crate::expression::Template;
+use crate::load::NO_ENGINE_HELP;
 use crate::plan::Plan;
 use crate::scalars::WholeNumber;
 
@@ -49,17 +52,6 @@ crossdock_settings::settings! {
     }
 }
 
-/// How a lock is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LockMode {
-    /// Alone.
-    Exclusive,
-    /// Together with others that share it.
-    Shared,
-    /// As one of this many permits.
-    Permit(u32),
-}
-
 /// Follows steps while locks of the cluster are held.
 #[derive(Debug)]
 pub struct LockStep {
@@ -85,9 +77,8 @@ impl StepSpec for LockStep {
 
     fn read(key: &Key, node: &Node, at: &mut StepReader<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let settings = LockSettings::from_node(node, reader)?;
-        if !at.has_cluster {
-            let help = "add `cluster: {}` to crossdock.yaml, for a cluster of this instance alone";
-            reader.error("no-cluster", key.span, "`lock` needs a cluster", help);
+        if at.locks.is_none() {
+            reader.error("no-cluster", key.span, "`lock` needs a cluster", NO_ENGINE_HELP);
         }
         if at.state.bound.contains(&VARIABLE) {
             let help = "acquire all locks with one step: `names: [a, b]`";
@@ -121,6 +112,9 @@ impl StepSpec for LockStep {
                 return None;
             }
         };
+        if let Some(row) = at.locks {
+            check_mode(mode, row, node, reader);
+        }
         let mut inner = at.nested(node, reader)?;
         inner.state.bound.push(VARIABLE);
         inner.state.of_services.push(VARIABLE);
@@ -140,6 +134,18 @@ impl StepSpec for LockStep {
         let (wait, lease) = (settings.wait.0, settings.lease.map(|lease| lease.value.0));
         Some(Self { names, wait, lease, mode, steps: steps? })
     }
+}
+
+/// Reports a mode that the engine does not offer.
+fn check_mode(mode: LockMode, row: EngineRow, node: &Node, reader: &mut Reader<'_>) {
+    let (key, what) = match mode {
+        LockMode::Shared if !row.shared => ("mode", "`mode: shared`"),
+        LockMode::Permit(_) if !row.permits => ("permits", "`permits`"),
+        _ => return,
+    };
+    let span = node.get(key).map_or(node.span, |node| node.span);
+    let message = format!("the engine `{}` does not offer {what}", row.name);
+    reader.error("engine", span, message, "remove it, or use the engine embedded (`cluster: {}`), zookeeper or etcd");
 }
 
 impl StepPlan for LockStep {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossdock_contract::{CallType, Typed};
 use crossdock_message::ByteString;
-use crossdock_ports::{BodyBinding, EntrySpec, WriteFormat};
+use crossdock_ports::{BodyBinding, EngineRow, EntrySpec, WriteFormat};
 use crossdock_settings::{Kind, Node, Reader, Span, Spanned, nearest};
 
 use super::nodes::{HeadersNode, OperationName, StepsNode};
@@ -83,7 +83,7 @@ pub(crate) struct StepReader<'l> {
     /// The entries of the route.
     pub(super) entries: &'l [Arc<dyn EntrySpec>],
     /// Whether the instance is a member of a cluster.
-    pub(crate) has_cluster: bool,
+    pub(crate) locks: Option<EngineRow>,
     /// What to do instead of using `sequence`, if its expressions cannot.
     pub(crate) no_sequence: Option<&'static str>,
 }
@@ -162,7 +162,7 @@ impl<'l> StepReader<'l> {
             depth: 0,
             in_branch: false,
             entries,
-            has_cluster: false,
+            locks: None,
             no_sequence: Some(IN_STEPS),
         }
     }

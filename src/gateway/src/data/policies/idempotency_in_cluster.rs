@@ -155,7 +155,7 @@ impl Once {
         };
         acquired.map_err(|problem| match problem {
             AcquireError::NotAvailable | AcquireError::TimedOut => turn_timeout(),
-            problem => not_granted(&problem),
+            problem => not_granted(&problem.into()),
         })
     }
 }
@@ -184,7 +184,7 @@ struct Processing {
 impl Admitted for Processing {
     /// No call begins once the lock of the key is lost.
     fn fence(&self, outer: Option<Fence>) -> Option<Fence> {
-        Some(Fence::without_token(&self.held, outer))
+        Some(Fence::without_token(self.held.clone(), outer))
     }
 
     /// Stores the outcome for duplicates before it is answered. A failure is not stored, so that the next message with the key is processed.

@@ -85,7 +85,7 @@ impl Run<'_> {
         P: Clone + Send + 'static,
         T: Send + 'static,
     {
-        let engine = self.shards.generation().coordination.as_ref();
+        let engine = self.shards.generation().locks.as_deref();
         let numbers = Arc::new(Numbers::default());
         loop {
             match self.evaluate_with(part, &evaluate, Some(&numbers)).await {

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crossdock_coordination::Refusal;
-use crossdock_embedded::{CommandError, Engine};
 use crossdock_message::{Code, Fault, Retry, Time};
+use crossdock_ports::{LockEngine, SequenceError};
 use crossdock_routing::expression::Host;
 
 use crate::host::SystemHost;
@@ -40,14 +39,10 @@ impl Numbers {
     ///
     /// # Errors
     /// UNAVAILABLE without a majority; INTERNAL without a cluster; RESOURCE_EXHAUSTED for too many numbers or sequences.
-    pub(super) async fn request(&self, engine: Option<&Engine>) -> Result<(), Fault> {
+    pub(super) async fn request(&self, engine: Option<&dyn LockEngine>) -> Result<(), Fault> {
         let missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(engine) = engine else {
-            return Err(Fault::new(
-                Code::Internal,
-                "NO_CLUSTER",
-                "`sequence` needs the instance to be a member of a cluster",
-            ));
+            return Err(Fault::new(Code::Internal, "NO_CLUSTER", "the instance has no engine for sequences"));
         };
         let Some(name) = missing else {
             return Err(Fault::new(Code::Internal, "NO_NUMBER", "an expression cannot be evaluated"));
@@ -66,7 +61,7 @@ impl Numbers {
             return Err(Fault::new(Code::ResourceExhausted, "SEQUENCES", message));
         }
         let first = engine.next_numbers(&name, count as u64).await.map_err(|problem| refused(&problem))?;
-        let first = i64::try_from(first).map_err(|_| refused(&CommandError::Unreadable))?;
+        let first = i64::try_from(first).map_err(|_| refused(&SequenceError::Exhausted))?;
         let mut sequences = self.sequences();
         sequences.entry(name).or_default().numbers.extend((first..).take(count));
         sequences.values_mut().for_each(|of| of.used = 0);
@@ -79,14 +74,14 @@ impl Numbers {
     }
 }
 
-fn refused(problem: &CommandError) -> Fault {
+fn refused(problem: &SequenceError) -> Fault {
     let fault = match problem {
-        CommandError::Refused(Refusal::TooMany) => {
+        SequenceError::TooMany => {
             Fault::new(Code::ResourceExhausted, "SEQUENCES", "the cluster cannot keep more sequences")
         }
-        CommandError::Refused(_) => Fault::new(Code::ResourceExhausted, "SEQUENCE", "the sequence has no more numbers"),
-        _ => {
-            let message = "the cluster cannot give numbers of sequences at the moment";
+        SequenceError::Exhausted => Fault::new(Code::ResourceExhausted, "SEQUENCE", "the sequence has no more numbers"),
+        SequenceError::Unavailable(_) => {
+            let message = "numbers of sequences cannot be given at the moment";
             Fault::new(Code::Unavailable, "NO_QUORUM", message).with_retry(Retry::Same)
         }
     };
