@@ -187,6 +187,24 @@ cluster: {{ id: {number}, members: {{ {members} }}, api: {{ bind: "127.0.0.1:{ap
     return Cluster("crossdock", folder, commands, apis, lambda port: 0), calls
 
 
+def gateways_with(engine, folder, routes):
+    """Three gateways that keep their locks in an engine, called at their routes."""
+    calls = [free_port() for _ in range(SERVERS)]
+    endpoints = ", ".join(f'"127.0.0.1:{port}"' for port in engine.clients)
+    commands = []
+    for number, call in enumerate(calls, 1):
+        here = folder / f"with-{engine.name}-{number}"
+        (here / "routes").mkdir(parents=True)
+        (here / "routes/bench.yaml").write_text(routes)
+        (here / "crossdock.yaml").write_text(f"""version: 1
+workers: 1
+listeners: {{ public: {{ http: {{ bind: "127.0.0.1:{call}" }} }} }}
+coordination: {{ engine: {engine.name}, endpoints: [ {endpoints} ] }}
+""")
+        commands.append([TARGET / "dist/crossdock", "run", "--config", here])
+    return Cluster(engine.name, folder / f"with-{engine.name}-1", commands, calls, lambda port: 0)
+
+
 def measure(cluster, client, arguments):
     """Runs a client; returns its results with CPU and syncs per write."""
     cpu, syncs = cluster.cpu_seconds(), cluster.syncs()

@@ -134,13 +134,12 @@ impl Gateway {
         Self::spawn(command, listeners, routes, files, "")
     }
 
-    /// Like [`Gateway::start`], with further settings, such as `coordination: { … }`.
+    /// Like [`Gateway::start_with`], with further settings, such as `coordination: { … }`.
     ///
     /// # Panics
     /// If it does not start.
     #[must_use]
-    pub fn start_with_settings(settings: &str, routes: &str) -> Self {
-        let listeners = "public: { http: { bind: \"127.0.0.1:0\" } }";
+    pub fn start_with_settings(listeners: &str, settings: &str, routes: &str) -> Self {
         let mut gateway = Self::launch(&[], write_settings(listeners, routes, &[], settings), "");
         gateway.wait_until_ready();
         gateway

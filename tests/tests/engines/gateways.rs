@@ -23,7 +23,8 @@ fn count_under_faults(kind: Kind) {
     let text = routes("locks", &[("COUNTER", &counter.address)]);
     // What an engine does not offer is refused; see `the_settings_are_checked`.
     let text = if kind.row().permits { text } else { text.replace("permits: 2, ", "") };
-    let gateways = [(); 2].map(|()| Gateway::start_with_settings(&servers.settings(SESSION_S), &text));
+    let (listener, settings) = ("public: { http: { bind: \"127.0.0.1:0\" } }", servers.settings(SESSION_S));
+    let gateways = [(); 2].map(|()| Gateway::start_with_settings(listener, &settings, &text));
     let lock = |gateway: &Gateway| call(&gateway.public(), "POST", "/busy", "").status;
     until("a lock to be granted", || gateways.iter().all(|gateway| lock(gateway) == 204));
     let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
