@@ -1,14 +1,20 @@
-"""Engines of coordination: ZooKeeper and etcd with three servers each, and Redis, all of Debian's packages."""
+"""Engines of coordination: ZooKeeper and etcd of Debian's packages and Consul, with three servers each, and Redis."""
 
+import hashlib
 import os
 import pathlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 
-from service import Service, free_port, install, is_listening, is_zombie, spawn, start_time, wait
+from service import CACHE, Service, free_port, install, is_listening, is_zombie, spawn, start_time, wait
+
+
+CONSUL = pathlib.Path(__file__).resolve().parent / "consul-server"
 
 
 class Engine(Service):
@@ -25,8 +31,12 @@ class Engine(Service):
         ports = [self.ports() for _ in range(self.SERVERS)]
         processes = [self.spawn(folder, ports, index) for index in range(self.SERVERS)]
         state = self.remember(folder, ports, [process.pid for process in processes])
-        for index, process in enumerate(processes):
-            self.wait(folder, ports, index, process)
+        try:
+            for index, process in enumerate(processes):
+                self.wait(folder, ports, index, process)
+        except SystemExit:
+            self.down()
+            raise
         return state
 
     def crash(self):
@@ -110,6 +120,41 @@ class Etcd(Engine):
         return ["etcd", "--name", f"e{index}", "--data-dir", folder / f"data-{index}", "--listen-client-urls", client, "--advertise-client-urls", client,
                 "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", initial, "--heartbeat-interval", "100",
                 "--election-timeout", "1000", "--logger", "zap", "--log-level", "warn"]
+
+
+class Consul(Engine):
+    """Compiled, which takes seven minutes of CPU time once."""
+
+    def __init__(self):
+        super().__init__("consul")
+
+    def install(self):
+        if self.program().exists():
+            return
+        if shutil.which("go") is None:
+            sys.exit("go is missing: install Go 1.26")
+        self.program().parent.mkdir(parents=True, exist_ok=True)
+        environment = dict(os.environ, GOFLAGS="-buildvcs=false -mod=readonly", CGO_ENABLED="0")
+        subprocess.run(["go", "build", "-trimpath", "-ldflags=-s -w", "-o", self.program(), "."], cwd=CONSUL, env=environment, check=True)
+
+    def program(self):
+        return CACHE / "consul" / hashlib.sha256((CONSUL / "go.mod").read_bytes()).hexdigest()[:16] / "consul"
+
+    def version(self):
+        return re.search(r"hashicorp/consul v(\S+)", (CONSUL / "go.mod").read_text()).group(1)
+
+    def ports(self):
+        return {"client": free_port(), "server": free_port(), "serf": free_port()}
+
+    def command(self, folder, ports, index):
+        own = ports[index]
+        joined = [flag for other in ports for flag in ("-retry-join", f"127.0.0.1:{other['serf']}")]
+        # A server that is killed and comes back would vote no more if it was removed meanwhile.
+        settings = ["disable_update_check=true", "performance{raft_multiplier=1}", "autopilot{cleanup_dead_servers=false}"]
+        return [self.program(), "agent", "-server", "-bootstrap-expect", len(ports), "-node", f"s{index}", "-bind", "127.0.0.1", "-client", "127.0.0.1",
+                "-http-port", own["client"], "-server-port", own["server"], "-serf-lan-port", own["serf"], "-serf-wan-port", -1, "-dns-port", -1, "-grpc-port", -1, "-grpc-tls-port", -1,
+                "-retry-interval", "1s", "-data-dir", folder / f"data-{index}", "-disable-host-node-id", *joined,
+                *(word for setting in settings for word in ("-hcl", setting))]
 
 
 class Redis(Engine):

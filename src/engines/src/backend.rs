@@ -98,6 +98,9 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Ends a session, with everything that it holds.
     fn close(&self, session: &Self::Session) -> impl Future<Output = Result<(), Problem>> + Send;
 
+    /// Forgets a session that has ended.
+    fn forget(&self, _session: &Self::Session) {}
+
     /// Acquires the locks of a ticket, and returns its fencing token. `None` if others hold them, and the request does not wait. It can be
     /// repeated with the same ticket, which keeps its place. If it fails or is dropped, the ticket is withdrawn.
     fn acquire(

@@ -4,8 +4,6 @@
 
 mod http;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::http::{Method, StatusCode};
@@ -13,33 +11,24 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use crossdock_ports::EngineRow;
 use serde_json::{Value as Json, json};
-use tokio::sync::OwnedMutexGuard;
 use tokio::time::sleep;
 
 use self::http::Client;
 use crate::backend::{Backend, Opened, Problem, Ticket, escaped};
 use crate::options::Options;
+use crate::turns::Turns;
 
 /// How long a wait for a change lasts at most, before the lock is tried again: it may be closed for a while without an owner.
 const WAIT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
-/// Locks of this instance whose entries are kept although nobody uses them.
-const LOCAL_KEPT: usize = 1_000;
-
-/// Locks of this instance: one request at a time may use the session for a key.
-#[derive(Default)]
-struct Local {
-    by_key: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
-    /// What each ticket has acquired, or may have.
-    held: HashMap<String, Vec<(String, OwnedMutexGuard<()>)>>,
-}
-
+/// Attempts to delete a key that somebody else changes.
+const ATTEMPTS_MAX: usize = 5;
 pub(crate) struct Consul {
     client: Client,
     prefix: String,
     session: Duration,
     label: String,
-    local: Mutex<Local>,
+    turns: Turns<String>,
 }
 
 /// A key of Consul's store.
@@ -56,34 +45,12 @@ impl Consul {
             prefix: options.prefix.clone(),
             session: options.session,
             label: options.label.clone(),
-            local: Mutex::default(),
+            turns: Turns::default(),
         })
-    }
-
-    fn local(&self) -> MutexGuard<'_, Local> {
-        self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn key(&self, lock: &str) -> String {
         format!("{}/locks/{}", self.prefix, escaped(lock))
-    }
-
-    /// Waits until no other request of this instance uses a key; `false` if one does, and this does not wait.
-    async fn enter(&self, key: &str, ticket: &Ticket, waits: bool) -> bool {
-        let own = {
-            let mut local = self.local();
-            if local.held.get(&ticket.id).is_some_and(|held| held.iter().any(|(held, _)| held == key)) {
-                return true;
-            }
-            if local.by_key.len() >= LOCAL_KEPT {
-                local.by_key.retain(|_, mutex| Arc::strong_count(mutex) > 1);
-            }
-            Arc::clone(local.by_key.entry(key.to_owned()).or_default())
-        };
-        let guard = if waits { Some(own.lock_owned().await) } else { own.try_lock_owned().ok() };
-        let Some(guard) = guard else { return false };
-        self.local().held.entry(ticket.id.clone()).or_default().push((key.to_owned(), guard));
-        true
     }
 
     /// A key, and the index to wait for a change of it.
@@ -100,28 +67,67 @@ impl Consul {
         }
     }
 
-    /// Acquires a key; `false` if another session has it, or it is closed.
-    async fn lock(&self, session: &str, key: &str, value: &str) -> Result<bool, Problem> {
-        let path = format!("/v1/kv/{}?acquire={session}", http::path(key));
-        let answer = self.client.ask(Method::PUT, &path, Some(value.to_owned()), Duration::ZERO).await?;
-        match answer.json() {
-            Ok(Json::Bool(is_acquired)) if answer.status == StatusCode::OK => Ok(is_acquired),
+    /// A key that says that a ticket was withdrawn before an attempt to acquire something for it was answered. It goes with the session.
+    fn withdrawn(&self, ticket: &Ticket) -> String {
+        format!("{}/withdrawn/{}", self.prefix, ticket.id)
+    }
+
+    /// Acquires a key, unless its ticket was withdrawn, and returns the index at which that happened. `None` if another session has it, or it is
+    /// closed.
+    async fn lock(&self, session: &str, key: &str, ticket: &Ticket) -> Result<Option<u64>, Problem> {
+        let value = json!({ "ticket": ticket.id, "metadata": ticket.metadata }).to_string();
+        let operations = json!([
+            { "KV": { "Verb": "check-not-exists", "Key": self.withdrawn(ticket) } },
+            { "KV": { "Verb": "lock", "Key": key, "Value": STANDARD.encode(value), "Session": session } },
+        ]);
+        let answer = self.transact(&operations).await?;
+        match answer.status {
+            StatusCode::OK => {
+                let index = answer.json()?.pointer("/Results/0/KV/ModifyIndex").and_then(Json::as_u64);
+                index.map(Some).ok_or_else(|| answer.problem())
+            }
+            StatusCode::CONFLICT if !answer.is_denied() => match answer.problem() {
+                Problem::SessionEnded => Err(Problem::SessionEnded),
+                _ => Ok(None),
+            },
             _ => Err(answer.problem()),
         }
     }
 
-    /// Releases a key by deleting it, if the session has it: otherwise the keys of all locks would stay for ever.
-    async fn unlock(&self, session: &str, key: &str) -> Result<(), Problem> {
-        let operations = json!([
-            { "KV": { "Verb": "check-session", "Key": key, "Session": session } },
-            { "KV": { "Verb": "delete", "Key": key } },
-        ]);
-        let answer = self.client.ask(Method::PUT, "/v1/txn", Some(operations.to_string()), Duration::ZERO).await?;
-        match answer.status {
-            // The session does not have it.
-            StatusCode::OK | StatusCode::CONFLICT => Ok(()),
-            _ => Err(answer.problem()),
+    async fn transact(&self, operations: &Json) -> Result<http::Answer, Problem> {
+        self.client.ask(Method::PUT, "/v1/txn", Some(operations.to_string()), Duration::ZERO).await
+    }
+
+    /// Releases a key by deleting it, if the session has it: otherwise the keys of all locks would stay for ever. It is the turn of one request of the
+    /// session, to which it was granted at this index, as far as is known. A repetition that arrives late finds another index, and deletes nothing.
+    async fn unlock(&self, session: &str, key: &str, granted: Option<u64>) -> Result<(), Problem> {
+        let mut known = granted;
+        for _ in 0..ATTEMPTS_MAX {
+            let index = match known.take() {
+                Some(index) => index,
+                None => match self.get(key, None).await?.0 {
+                    Some(found) if found.session.as_deref() == Some(session) => found.index,
+                    _ => return Ok(()),
+                },
+            };
+            let delete = json!([{ "KV": { "Verb": "delete-cas", "Key": key, "Index": index } }]);
+            let answer = self.transact(&delete).await?;
+            match answer.status {
+                StatusCode::OK => return Ok(()),
+                // Somebody has changed or deleted it.
+                StatusCode::CONFLICT if !answer.is_denied() => {}
+                _ => return Err(answer.problem()),
+            }
         }
+        Err(Problem::unreachable("the key of a lock in Consul changes again and again"))
+    }
+}
+
+impl Entry {
+    /// Whether the request of a ticket has it.
+    fn is_of(&self, session: &str, ticket: &str) -> bool {
+        let value: Json = serde_json::from_slice(&self.value).unwrap_or_default();
+        self.session.as_deref() == Some(session) && value.get("ticket").and_then(Json::as_str) == Some(ticket)
     }
 }
 
@@ -155,8 +161,10 @@ impl Backend for Consul {
             "Name": self.label,
             "TTL": format!("{}s", ttl.as_secs()),
             "Behavior": "delete",
-            // A session that is ended by force is missed within a third of its time.
-            "LockDelay": format!("{}s", (ttl / 2).as_secs().min(60)),
+            // Otherwise it would end with the server that it was opened at.
+            "NodeChecks": [],
+            // A holder that is cut off trusts its session for that long, also if an operator has ended it.
+            "LockDelay": format!("{}s", ttl.as_secs().min(60)),
         });
         let answer =
             self.client.ask(Method::PUT, "/v1/session/create", Some(session.to_string()), Duration::ZERO).await?;
@@ -176,23 +184,31 @@ impl Backend for Consul {
 
     async fn close(&self, session: &String) -> Result<(), Problem> {
         // What is released before its session ends is not closed for a while.
-        let held = std::mem::take(&mut self.local().held);
-        for (key, _) in held.values().flatten() {
-            self.unlock(session, key).await?;
+        for (key, _, index) in self.turns.granted(session) {
+            self.unlock(session, &key, Some(index)).await?;
         }
+        self.turns.end(session);
         let path = format!("/v1/session/destroy/{session}");
         self.client.ask(Method::PUT, &path, None, Duration::ZERO).await.map(drop)
     }
 
+    fn forget(&self, session: &String) {
+        self.turns.end(session);
+    }
+
     async fn acquire(&self, session: &String, ticket: &Ticket, waits: bool) -> Result<Option<u64>, Problem> {
-        let value = json!({ "ticket": ticket.id, "metadata": ticket.metadata }).to_string();
         let mut token = 0;
         for name in &ticket.names {
             let key = self.key(name);
-            if !self.enter(&key, ticket, waits).await {
+            if !self.turns.enter(session, &key, ticket, waits).await {
                 return Ok(None);
             }
-            while !self.lock(session, &key, &value).await? {
+            loop {
+                if let Some(index) = ticket.sending(self.lock(session, &key, ticket)).await? {
+                    self.turns.grant(&key, ticket, index);
+                    token = token.max(index);
+                    break;
+                }
                 if !waits {
                     return Ok(None);
                 }
@@ -202,35 +218,35 @@ impl Backend for Consul {
                     _ => sleep(PAUSE).await,
                 }
             }
-            match self.get(&key, None).await? {
-                (Some(found), _) if found.session.as_ref() == Some(session) => token = token.max(found.index),
-                _ => return Err(Problem::Vanished),
-            }
+        }
+        // While it waited for the last one, somebody may have deleted the first.
+        if ticket.names.len() > 1 && !self.holds(session, ticket).await? {
+            return Err(Problem::Vanished);
         }
         Ok(Some(token))
     }
 
     async fn withdraw(&self, session: &String, ticket: &Ticket) -> Result<(), Problem> {
-        loop {
-            let next = self.local().held.get(&ticket.id).and_then(|held| held.last().map(|(key, _)| key.clone()));
-            let Some(key) = next else { break };
-            self.unlock(session, &key).await?;
-            // Only then the next request of this instance may use it.
-            self.local().held.get_mut(&ticket.id).map(Vec::pop);
+        if ticket.is_unanswered() {
+            // What was dropped or not answered in time may arrive after this, and would never be released.
+            let lock = json!({ "Verb": "lock", "Key": self.withdrawn(ticket), "Value": "", "Session": session });
+            let answer = self.transact(&json!([{ "KV": lock }])).await?;
+            if answer.status != StatusCode::OK {
+                return Err(answer.problem());
+            }
         }
-        self.local().held.remove(&ticket.id);
+        while let Some((key, granted)) = self.turns.last(ticket) {
+            self.unlock(session, &key, granted).await?;
+            // Only then the next request of this instance may use it.
+            self.turns.leave(&key, ticket);
+        }
         Ok(())
     }
 
     async fn holds(&self, session: &String, ticket: &Ticket) -> Result<bool, Problem> {
         for name in &ticket.names {
             let (found, _) = self.get(&self.key(name), None).await?;
-            let is_own = |found: &Entry| {
-                let value: Json = serde_json::from_slice(&found.value).unwrap_or_default();
-                found.session.as_ref() == Some(session)
-                    && value.get("ticket").and_then(Json::as_str) == Some(&ticket.id)
-            };
-            if !found.as_ref().is_some_and(is_own) {
+            if !found.is_some_and(|found| found.is_of(session, &ticket.id)) {
                 return Ok(false);
             }
         }

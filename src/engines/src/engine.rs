@@ -234,17 +234,22 @@ impl<B: Backend> Shared<B> {
                 pause = (pause * 2).min(RETRY_INTERVAL_MAX);
             }
         };
+        let mut late = false;
         let acquired = tokio::select! {
             biased;
             () = open.own.has_ended() => Err(LockError::Lost(LockLoss::SessionLost)),
             acquired = acquiring => acquired,
             () = async { tokio::time::sleep_until(deadline.unwrap_or(now)).await }, if deadline.is_some() => {
+                late = true;
                 Err(LockError::TimedOut)
             }
         };
         let token = match acquired {
             Ok(token) => token,
-            Err(LockError::TimedOut) => return Err(last.map_or(LockError::TimedOut, LockError::Unavailable)),
+            Err(LockError::TimedOut) if last.is_some() || late && wait == LockWait::Try => {
+                let silent = || "the engine does not answer in time".to_owned();
+                return Err(LockError::Unavailable(last.unwrap_or_else(silent)));
+            }
             Err(problem) => return Err(problem),
         };
         let (losing, lost) = watch::channel(None);
@@ -382,6 +387,7 @@ async fn keep<B: Backend>(shared: Arc<Shared<B>>) {
             };
             // After that, it has expired.
             let _ = timeout(ttl * 3, closing).await;
+            shared.backend.forget(&own.session);
         });
     }
 }
@@ -390,6 +396,8 @@ async fn keep<B: Backend>(shared: Arc<Shared<B>>) {
 /// engine counts.
 async fn keep_alive<B: Backend>(shared: &Arc<Shared<B>>, own: &Arc<Own<B::Session>>, ttl: Duration) {
     let interval = ttl.mul_f64(B::KNOWN / 3.0);
+    // Leaves time to ask another server.
+    let limit = interval / 2;
     let mut next = Instant::now() + interval;
     loop {
         tokio::select! {
@@ -401,7 +409,7 @@ async fn keep_alive<B: Backend>(shared: &Arc<Shared<B>>, own: &Arc<Own<B::Sessio
         if sent >= until {
             return;
         }
-        match timeout_at(until.min(sent + interval), shared.backend.keep_alive(&own.session)).await {
+        match timeout_at(until.min(sent + limit), shared.backend.keep_alive(&own.session)).await {
             Ok(Ok(())) => {
                 own.life.extend(sent + ttl.mul_f64(B::KNOWN));
                 next = sent + interval;
@@ -520,6 +528,8 @@ pub(crate) fn start<B: Backend>(
                 ending.end(&own);
             }
         });
+        // A lookup of a host name cannot be interrupted.
+        runtime.shutdown_timeout(CLOSE_TIMEOUT);
     })?;
     Ok((Arc::new(Handles(shared)), Running { stop: Some(stop), thread: Some(thread) }))
 }

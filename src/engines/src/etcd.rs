@@ -8,14 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossdock_ports::{EngineRow, LockMode};
+use tokio::time::timeout;
 use tonic::Status;
 
 use self::client::{Client, api};
 use crate::backend::{Backend, Opened, Predecessor, Problem, Ticket, WaitsFor, escaped, read_mode, waits_for, written};
 use crate::options::Options;
 
-/// The most requests before one that are looked at.
-const PREDECESSORS_MAX: i64 = 10_000;
+/// The most requests before one that are looked at. Each takes less than 500 bytes of an answer of 4 MiB.
+const PREDECESSORS_MAX: i64 = 5_000;
+/// How long an event is waited for, until the lock is looked at again.
+const LOOK_INTERVAL: Duration = Duration::from_secs(15);
 
 pub(crate) struct Etcd {
     client: Client,
@@ -67,17 +70,26 @@ impl Etcd {
     /// What a request of this revision waits for.
     async fn look(&self, lock: &str, revision: i64, mode: LockMode) -> Result<Option<WaitsFor<Vec<u8>>>, Problem> {
         let queue = self.queue(lock);
+        // As many as are enough to decide: whether there is any, or so many.
+        let limit = match mode {
+            LockMode::Exclusive => 1,
+            LockMode::Shared => PREDECESSORS_MAX,
+            LockMode::Permit(of) => i64::from(of).min(PREDECESSORS_MAX),
+        };
         let request = api::RangeRequest {
             range_end: end_of(&queue).into(),
             key: queue.into(),
-            // The latest one is enough to see whether there is any.
-            limit: if mode == LockMode::Exclusive { 1 } else { PREDECESSORS_MAX },
+            limit,
             sort_order: api::range_request::SortOrder::Descend.into(),
             sort_target: api::range_request::SortTarget::Create.into(),
             count_only: false,
             max_create_revision: revision - 1,
         };
         let found = self.client.range(request).await?.kvs;
+        if mode != LockMode::Exclusive && found.len() >= usize::try_from(PREDECESSORS_MAX).unwrap_or(usize::MAX) {
+            // There may be others before them.
+            return Ok(Some(WaitsFor::Any));
+        }
         let before = found.into_iter().map(|found| {
             let mode = found.value.split(|byte| *byte == b' ').next().and_then(|mode| std::str::from_utf8(mode).ok());
             // What is not ours is respected.
@@ -98,7 +110,11 @@ impl Etcd {
             // What was deleted before the watch began is not told.
             match self.look(lock, revision, mode).await? {
                 None => return Ok(()),
-                Some(_) => deletions.next().await?,
+                Some(_) => {
+                    if let Ok(event) = timeout(LOOK_INTERVAL, deletions.next()).await {
+                        event?;
+                    }
+                }
             }
         }
         Ok(())

@@ -18,6 +18,8 @@ mod etcd;
 mod life;
 mod options;
 mod redis;
+mod servers;
+mod turns;
 mod zookeeper;
 
 use std::io;

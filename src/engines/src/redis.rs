@@ -4,7 +4,8 @@
 //! Redis has no consensus. A server that takes over may lack the last locks and counters that the old one granted, and a memory limit may evict
 //! them: two may hold a lock then, with the same token.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,34 +13,31 @@ use crossdock_ports::EngineRow;
 use crossdock_transport::Dialer;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, RedisConnectionInfo};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::backend::{Backend, Opened, Problem, Ticket, escaped};
 use crate::options::{Login, Options};
+use crate::turns::Turns;
 
 /// The longest wait for a connection and for an answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Between two attempts to acquire a lock that others hold: a random time between these.
-const POLL_MS: std::ops::Range<u64> = 10..50;
+/// Between two attempts to acquire a lock that others hold: at first and at most, less a random part.
+const POLL: Duration = Duration::from_millis(20);
+const POLL_MAX: Duration = Duration::from_millis(250);
 /// Keys that are extended by one script.
 const BATCH_LEN: usize = 500;
 
-/// Sets all locks to an id, and all counters beside them to the same, higher number; 0 if somebody else holds one.
+/// Sets all locks, but for the last key, to an id, and returns the next number of the counter that is the last one; 0 if somebody else holds one.
 const ACQUIRE: &str = "
-local count = #KEYS / 2
-local token = 0
-for i = 1, count do
+for i = 1, #KEYS - 1 do
     local owner = redis.call('get', KEYS[i])
     if owner and owner ~= ARGV[1] then return 0 end
-    token = math.max(token, tonumber(redis.call('get', KEYS[count + i]) or '0'))
 end
-token = token + 1
-for i = 1, count do
+for i = 1, #KEYS - 1 do
     redis.call('set', KEYS[i], ARGV[1], 'px', ARGV[2])
-    redis.call('set', KEYS[count + i], string.format('%.0f', token))
 end
-return token";
+return redis.call('incr', KEYS[#KEYS])";
 
 /// Extends each key that has the id beside it; returns the ids of the others.
 const EXTEND: &str = "
@@ -65,16 +63,11 @@ pub(crate) struct Redis {
     session: Duration,
     login: RedisConnectionInfo,
     connection: tokio::sync::Mutex<Option<MultiplexedConnection>>,
-    held: Mutex<Held>,
-}
-
-/// What the scripts extend.
-#[derive(Default)]
-struct Held {
-    /// The locks of each ticket.
-    keys: HashMap<String, Vec<String>>,
+    /// The server to connect to next.
+    next: AtomicUsize,
+    turns: Turns<u32>,
     /// Tickets that were found to have lost a lock.
-    lost: HashSet<String>,
+    lost: Mutex<HashSet<String>>,
 }
 
 impl Redis {
@@ -94,37 +87,37 @@ impl Redis {
             session: options.session,
             login,
             connection: tokio::sync::Mutex::default(),
-            held: Mutex::default(),
+            next: AtomicUsize::new(0),
+            turns: Turns::default(),
+            lost: Mutex::default(),
         })
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lost(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_key(&self, lock: &str) -> String {
         format!("{}/locks/{}", self.prefix, escaped(lock))
     }
 
-    fn token_key(&self, lock: &str) -> String {
-        format!("{}/tokens/{}", self.prefix, escaped(lock))
-    }
-
     fn session_ms(&self) -> u64 {
         u64::try_from(self.session.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The connection to the first server that can be reached.
+    /// The connection to a server that can be reached.
     async fn connected(&self) -> Result<MultiplexedConnection, Problem> {
         let mut connection = self.connection.lock().await;
         if let Some(connection) = &*connection {
             return Ok(connection.clone());
         }
         let mut last = Problem::unreachable("Redis cannot be reached");
-        for dialer in &self.servers {
+        let config = AsyncConnectionConfig::default().set_response_timeout(Some(ANSWER_TIMEOUT));
+        for _ in 0..self.servers.len() {
+            let dialer = &self.servers[self.next.fetch_add(1, Ordering::Relaxed) % self.servers.len()];
             let opening = async {
                 let stream = dialer.dial().await.map_err(|fault| Problem::unreachable(&fault.message))?;
-                MultiplexedConnection::new_with_config(&self.login, stream, AsyncConnectionConfig::default())
+                MultiplexedConnection::new_with_config(&self.login, stream, config.clone())
                     .await
                     .map_err(|error| Problem::unreachable(format!("Redis: {error}")))
             };
@@ -150,8 +143,11 @@ impl Redis {
         let asked = timeout(ANSWER_TIMEOUT, command.query_async(&mut connection)).await;
         let late = |_| Err((redis::ErrorKind::Io, "Redis does not answer in time").into());
         let asked: Result<T, redis::RedisError> = asked.unwrap_or_else(late);
-        if asked.as_ref().is_err_and(|error| error.code().is_none()) {
-            // The next command dials again, in case that another server has taken over.
+        // A server that is not, or no longer, the one that can be written to says so by these codes.
+        let is_unusable =
+            |code: &str| matches!(code, "READONLY" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "NOREPLICAS");
+        if asked.as_ref().is_err_and(|error| error.code().is_none_or(is_unusable)) {
+            // The next command goes to the next server.
             *self.connection.lock().await = None;
         }
         asked
@@ -187,64 +183,83 @@ impl Backend for Redis {
         Ok(Opened { session: rand::random(), ttl: self.session })
     }
 
-    async fn keep_alive(&self, _: &u32) -> Result<(), Problem> {
-        let held: Vec<(String, String)> = {
-            let held = self.held();
-            held.keys.iter().flat_map(|(id, keys)| keys.iter().map(|key| (key.clone(), id.clone()))).collect()
-        };
+    async fn keep_alive(&self, session: &u32) -> Result<(), Problem> {
+        let held = self.turns.granted(session);
         if held.is_empty() {
-            let _: String = self.ask(&redis::cmd("PING")).await.map_err(|error| problem(&error))?;
+            // A replica would answer a command that only reads.
+            let mut command = redis::cmd("SET");
+            command.arg(format!("{}/alive/{session}", self.prefix)).arg("").arg("PX").arg(self.session_ms());
+            let _: redis::Value = self.ask(&command).await.map_err(|error| problem(&error))?;
         }
         let ttl = self.session_ms().to_string();
         for batch in held.chunks(BATCH_LEN) {
-            let keys: Vec<_> = batch.iter().map(|(key, _)| key.clone()).collect();
-            let arguments: Vec<_> = std::iter::once(&*ttl).chain(batch.iter().map(|(_, id)| id.as_str())).collect();
+            let keys: Vec<_> = batch.iter().map(|(key, ..)| key.clone()).collect();
+            let arguments: Vec<_> = std::iter::once(&*ttl).chain(batch.iter().map(|(_, id, _)| id.as_str())).collect();
             let lost: Vec<String> = self.run(EXTEND, &keys, &arguments).await?;
-            let mut held = self.held();
             // Those that were released meanwhile are not missed.
-            let lost: Vec<_> = lost.into_iter().filter(|id| held.keys.contains_key(id)).collect();
-            held.lost.extend(lost);
+            let granted = self.turns.granted(session);
+            let lost = lost.into_iter().filter(|id| granted.iter().any(|(_, granted, _)| granted == id));
+            self.lost().extend(lost);
         }
         Ok(())
     }
 
-    async fn close(&self, _: &u32) -> Result<(), Problem> {
-        let held = std::mem::take(&mut *self.held());
-        for (id, keys) in held.keys {
-            self.run::<redis::Value>(RELEASE, &keys, &[&id]).await?;
+    async fn close(&self, session: &u32) -> Result<(), Problem> {
+        for (key, id, _) in self.turns.granted(session) {
+            self.run::<redis::Value>(RELEASE, &[key], &[&id]).await?;
         }
+        self.turns.end(session);
         Ok(())
     }
 
-    async fn acquire(&self, _: &u32, ticket: &Ticket, waits: bool) -> Result<Option<u64>, Problem> {
-        let locks = ticket.names.iter().map(|name| self.lock_key(name));
-        let keys: Vec<_> = locks.clone().chain(ticket.names.iter().map(|name| self.token_key(name))).collect();
+    fn forget(&self, session: &u32) {
+        self.turns.end(session);
+    }
+
+    async fn acquire(&self, session: &u32, ticket: &Ticket, waits: bool) -> Result<Option<u64>, Problem> {
+        let locks: Vec<_> = ticket.names.iter().map(|name| self.lock_key(name)).collect();
+        for key in &locks {
+            // Those that wait ask one at a time for each lock.
+            if !self.turns.enter(session, key, ticket, waits).await {
+                return Ok(None);
+            }
+        }
+        let keys: Vec<_> = locks.iter().cloned().chain([format!("{}/token", self.prefix)]).collect();
         let ttl = self.session_ms().to_string();
+        let mut pause = POLL;
         loop {
+            let sent = Instant::now();
             let token: u64 = self.run(ACQUIRE, &keys, &[&ticket.id, &ttl]).await?;
-            if token > 0 {
-                self.held().keys.insert(ticket.id.clone(), locks.collect());
+            // The time of keys counts from when they are set: they must not end before a session that was kept alive meanwhile.
+            if token > 0 && sent.elapsed() < self.session / 20 {
+                for key in &locks {
+                    self.turns.grant(key, ticket, token);
+                }
                 return Ok(Some(token));
+            }
+            if token > 0 {
+                continue;
             }
             if !waits {
                 return Ok(None);
             }
-            sleep(Duration::from_millis(rand::random_range(POLL_MS))).await;
+            sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+            pause = (pause * 2).min(POLL_MAX);
         }
     }
 
     async fn withdraw(&self, _: &u32, ticket: &Ticket) -> Result<(), Problem> {
-        {
-            let mut held = self.held();
-            held.keys.remove(&ticket.id);
-            held.lost.remove(&ticket.id);
-        }
         let keys: Vec<_> = ticket.names.iter().map(|name| self.lock_key(name)).collect();
-        self.run::<redis::Value>(RELEASE, &keys, &[&ticket.id]).await.map(drop)
+        self.run::<redis::Value>(RELEASE, &keys, &[&ticket.id]).await?;
+        for key in &keys {
+            self.turns.leave(key, ticket);
+        }
+        self.lost().remove(&ticket.id);
+        Ok(())
     }
 
     async fn holds(&self, _: &u32, ticket: &Ticket) -> Result<bool, Problem> {
-        Ok(!self.held().lost.contains(&ticket.id))
+        Ok(!self.lost().contains(&ticket.id))
     }
 
     async fn take(&self, _: &u32, sequence: &str, count: u64) -> Result<u64, Problem> {

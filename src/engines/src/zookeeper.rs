@@ -18,6 +18,8 @@ use crate::options::{Login, Options};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a session may take to be closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Servers that can be tried within the time of a session.
+const CONNECTS_MIN: u32 = 8;
 /// Attempts to create a request, since the empty node of a lock may be removed meanwhile.
 const ATTEMPTS_MAX: usize = 5;
 
@@ -93,8 +95,8 @@ impl Zookeeper {
         format!("{}/locks/{}", self.prefix, escaped(lock))
     }
 
-    /// The nodes of a ticket, in the order of its locks; `None` where there is none.
-    async fn find(&self, client: &Client, ticket: &Ticket) -> Result<Vec<Option<String>>, Problem> {
+    /// The nodes of a ticket, for each of its locks: one, unless they were deleted.
+    async fn find(&self, client: &Client, ticket: &Ticket) -> Result<Vec<Vec<String>>, Problem> {
         answer(client.sync(&self.prefix)).await.or_else(|problem| match problem {
             Failed::NoNode => Ok(()),
             Failed::Problem(problem) => Err(problem),
@@ -107,8 +109,8 @@ impl Zookeeper {
                 Err(Failed::NoNode) => Vec::new(),
                 Err(Failed::Problem(problem)) => return Err(problem),
             };
-            let own = nodes.into_iter().find(|node| node.starts_with(&ticket.id));
-            found.push(own.map(|node| format!("{queue}/{node}")));
+            let own = nodes.into_iter().filter(|node| node.starts_with(&ticket.id));
+            found.push(own.map(|node| format!("{queue}/{node}")).collect());
         }
         Ok(found)
     }
@@ -117,8 +119,11 @@ impl Zookeeper {
     async fn enter(&self, client: &Client, ticket: &Ticket) -> Result<Vec<String>, Problem> {
         if ticket.is_repeated() {
             let found = self.find(client, ticket).await?;
-            if let Some(found) = found.into_iter().collect::<Option<Vec<_>>>() {
-                return Ok(found);
+            if found.iter().all(|nodes| nodes.len() == 1) {
+                return Ok(found.into_iter().flatten().collect());
+            }
+            if !found.iter().all(Vec::is_empty) {
+                return Err(Problem::Vanished);
             }
         }
         let options = CreateMode::EphemeralSequential.with_acls(self.acls());
@@ -239,11 +244,14 @@ impl Backend for Zookeeper {
         survives_failover: true,
         sequences: true,
     };
-    // A server reports the sessions that are alive to the leader once per tick, of which a session has at least two.
-    const KNOWN: f64 = 0.5;
+    // A server reports the sessions that are alive to the leader twice per tick, of which a session has at least two: the leader may end one a quarter of
+    // its time early. The rest is for delays.
+    const KNOWN: f64 = 0.6;
 
     async fn open(&self) -> Result<Opened<Session>, Problem> {
-        let mut connector = Client::connector().with_session_timeout(self.session);
+        // A server whose host has failed must not cost the session: the next one is tried within its time.
+        let connector = Client::connector().with_session_timeout(self.session);
+        let mut connector = connector.with_connection_timeout(self.session / CONNECTS_MIN);
         if let Some(login) = &self.login {
             connector = connector.with_auth("digest", login.as_bytes());
         }
@@ -255,8 +263,18 @@ impl Backend for Zookeeper {
     }
 
     async fn keep_alive(&self, session: &Session) -> Result<(), Problem> {
-        // Answered once the leader has been asked, so that the server is not one that the others have given up.
-        answer(session.client().await?.sync("/")).await.map_err(Problem::from)
+        // A write needs a majority, so that neither the server nor its leader is one that the others have given up.
+        let client = session.client().await?;
+        let folder = format!("{}/sessions", self.prefix);
+        let path = format!("{folder}/{:x}", session.id);
+        match answer(client.set_data(&path, b"", None)).await {
+            Ok(_) => return Ok(()),
+            Err(Failed::NoNode) => {}
+            Err(Failed::Problem(problem)) => return Err(problem),
+        }
+        answer(client.mkdir(&folder, &CreateMode::Container.with_acls(self.acls()))).await?;
+        answer(client.create(&path, b"", &CreateMode::Ephemeral.with_acls(self.acls()))).await?;
+        Ok(())
     }
 
     async fn close(&self, session: &Session) -> Result<(), Problem> {
@@ -284,6 +302,10 @@ impl Backend for Zookeeper {
             let stat = answer(client.check_stat(path)).await?.ok_or(Problem::Vanished)?;
             token = Some(u64::try_from(stat.czxid).unwrap_or_default());
         }
+        // While it waited for the last one, somebody may have deleted the first.
+        if paths.len() > 1 && !self.holds(session, ticket).await? {
+            return Err(Problem::Vanished);
+        }
         Ok(token)
     }
 
@@ -296,7 +318,7 @@ impl Backend for Zookeeper {
     }
 
     async fn holds(&self, session: &Session, ticket: &Ticket) -> Result<bool, Problem> {
-        Ok(self.find(&session.client().await?, ticket).await?.iter().all(Option::is_some))
+        Ok(self.find(&session.client().await?, ticket).await?.iter().all(|nodes| !nodes.is_empty()))
     }
 
     async fn take(&self, session: &Session, sequence: &str, count: u64) -> Result<u64, Problem> {

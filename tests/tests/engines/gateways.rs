@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use crossdock_engines::Kind;
 use crossdock_tests::{Counter, EngineServers, Gateway, call, routes, until};
 
-/// The time to live of sessions, in seconds.
+/// The time to live of sessions, in seconds, and the least one of Consul.
 const SESSION_S: u64 = 2;
+const CONSUL_SESSION_S: u64 = 10;
 const CALLERS: usize = 4;
 
 fn rounds() -> usize {
@@ -16,14 +17,14 @@ fn rounds() -> usize {
 
 /// Two gateways that count with a service which can only be read and written, and checks tokens. One of them is frozen for longer than its session
 /// lives, and each server of the engine is killed, in turn. Every write that took effect is the next number.
-fn count_under_faults(kind: Kind) {
+fn count_under_faults(kind: Kind, session_s: u64) {
     let mut servers = EngineServers::start(kind);
     let counter = Counter::start(true);
     counter.slow_down(2);
     let text = routes("locks", &[("COUNTER", &counter.address)]);
     // What an engine does not offer is refused; see `the_settings_are_checked`.
     let text = if kind.row().permits { text } else { text.replace("permits: 2, ", "") };
-    let (listener, settings) = ("public: { http: { bind: \"127.0.0.1:0\" } }", servers.settings(SESSION_S));
+    let (listener, settings) = ("public: { http: { bind: \"127.0.0.1:0\" } }", servers.settings(session_s));
     let gateways = [(); 2].map(|()| Gateway::start_with_settings(listener, &settings, &text));
     let lock = |gateway: &Gateway| call(&gateway.public(), "POST", "/busy", "").status;
     until("a lock to be granted", || gateways.iter().all(|gateway| lock(gateway) == 204));
@@ -49,7 +50,7 @@ fn count_under_faults(kind: Kind) {
             progress();
             let frozen = &gateways[round % 2];
             frozen.signal("STOP");
-            std::thread::park_timeout(Duration::from_millis(SESSION_S * 1_000 + 1_500));
+            std::thread::park_timeout(Duration::from_millis(session_s * 1_000 + 1_500));
             // The other one counts.
             longest = longest.max(progress());
             frozen.signal("CONT");
@@ -75,17 +76,23 @@ fn count_under_faults(kind: Kind) {
 #[test]
 #[ignore = "needs ZooKeeper; tests/run installs it"]
 fn external_engines_lose_no_update_zookeeper() {
-    count_under_faults(Kind::Zookeeper);
+    count_under_faults(Kind::Zookeeper, SESSION_S);
 }
 
 #[test]
 #[ignore = "needs etcd; tests/run installs it"]
 fn external_engines_lose_no_update_etcd() {
-    count_under_faults(Kind::Etcd);
+    count_under_faults(Kind::Etcd, SESSION_S);
 }
 
 #[test]
 #[ignore = "needs Redis; tests/run installs it"]
 fn external_engines_lose_no_update_redis() {
-    count_under_faults(Kind::Redis);
+    count_under_faults(Kind::Redis, SESSION_S);
+}
+
+#[test]
+#[ignore = "needs Consul, which takes minutes to compile: `tests/services/services install consul`"]
+fn consul_loses_no_update() {
+    count_under_faults(Kind::Consul, CONSUL_SESSION_S);
 }

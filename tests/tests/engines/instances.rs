@@ -10,6 +10,7 @@ use crossdock_engines::Kind;
 use crossdock_ports::{EngineRow, LockEngine};
 use crossdock_tests::EngineServers;
 use crossdock_zab::ServerId;
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 /// The number of instances.
@@ -105,6 +106,31 @@ impl Instances {
 
     /// Ends an instance without closing its session, and starts another one in its place.
     pub(crate) fn replace(&mut self, at: usize) {
+        self.stop(at);
+        self.running[at] = Some(self.start(at));
+    }
+
+    /// Cuts the first instance off from its engine: stops the servers, or the other instances, which are its servers then.
+    pub(crate) fn cut_off(&mut self) {
+        if let Engine::External(servers) = &self.engine {
+            servers.signal(Signal::STOP);
+        } else {
+            (1..COUNT).for_each(|at| self.stop(at));
+        }
+    }
+
+    /// Ends what [`Instances::cut_off`] began.
+    pub(crate) fn connect(&mut self) {
+        if let Engine::External(servers) = &self.engine {
+            servers.signal(Signal::CONT);
+        } else {
+            for at in 1..COUNT {
+                self.running[at] = Some(self.start(at));
+            }
+        }
+    }
+
+    fn stop(&mut self, at: usize) {
         if let Some(Instance { running, .. }) = self.running[at].take() {
             match running {
                 Running::Embedded(node, running) => {
@@ -114,7 +140,6 @@ impl Instances {
                 Running::External(running) => drop(running),
             }
         }
-        self.running[at] = Some(self.start(at));
     }
 
     /// The servers of the engine, unless the instances themselves are.

@@ -13,7 +13,7 @@ use self::contract::{GUARANTEES, Verdict};
 use self::instances::Instances;
 
 /// The time to live of sessions.
-const TTL: Duration = Duration::from_secs(3);
+const TTL: Duration = Duration::from_secs(4);
 
 /// The verdicts of an engine, in the order of the guarantees.
 fn verdicts(mut instances: Instances) -> (String, Vec<Verdict>) {
@@ -67,4 +67,11 @@ fn the_embedded_engine_keeps_the_contract() {
 fn external_engines_keep_the_contract() {
     let kinds = [Kind::Zookeeper, Kind::Etcd, Kind::Redis];
     check(kinds.into_iter().map(|kind| Instances::external(kind, TTL)).collect());
+}
+
+/// The least session of Consul is longer.
+#[test]
+#[ignore = "needs Consul, which takes minutes to compile: `tests/services/services install consul`"]
+fn consul_keeps_the_contract() {
+    check(vec![Instances::external(Kind::Consul, Duration::from_secs(10))]);
 }

@@ -1,7 +1,6 @@
 //! Calls of Consul's HTTP API.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::backend::Problem;
 use crate::options::{Login, Options};
+use crate::servers::Servers;
 
 /// The longest wait for a connection, and for an answer beyond the time that Consul is asked to wait.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -50,6 +50,11 @@ impl Answer {
         serde_json::from_slice(&self.body).map_err(|_| Problem::unreachable("the answer of Consul cannot be read"))
     }
 
+    /// Whether the token does not permit what was asked for.
+    pub(super) fn is_denied(&self) -> bool {
+        String::from_utf8_lossy(&self.body).contains("Permission denied")
+    }
+
     /// What an answer that was not expected means.
     pub(super) fn problem(&self) -> Problem {
         let text = String::from_utf8_lossy(&self.body);
@@ -63,8 +68,8 @@ impl Answer {
 
 /// A client that uses one server until it fails.
 pub(super) struct Client {
-    servers: Vec<(Dialer, Endpoint)>,
-    current: AtomicUsize,
+    dialers: Vec<(Dialer, Endpoint)>,
+    servers: Servers,
     token: Option<HeaderValue>,
     /// Connections with the servers that they lead to.
     idle: Mutex<Vec<(usize, SendRequest<Full<Bytes>>)>>,
@@ -85,8 +90,9 @@ impl Client {
             }
             Some(Login::User { .. }) | None => None,
         };
-        let servers = options.endpoints.iter().map(server).collect::<io::Result<_>>()?;
-        Ok(Self { servers, current: AtomicUsize::new(0), token, idle: Mutex::default() })
+        let dialers = options.endpoints.iter().map(server).collect::<io::Result<_>>()?;
+        let servers = Servers::new(options.endpoints.len());
+        Ok(Self { dialers, servers, token, idle: Mutex::default() })
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<(usize, SendRequest<Full<Bytes>>)>> {
@@ -101,20 +107,20 @@ impl Client {
         body: Option<String>,
         wait: Duration,
     ) -> Result<Answer, Problem> {
-        let at = self.current.load(Ordering::Relaxed) % self.servers.len();
-        let asking = self.ask_at(at, method, path, body);
+        // If this is dropped without an answer, the next call goes to another server.
+        let used = self.servers.using();
+        let asking = self.ask_at(used.index(), method, path, body);
         let late = |_| Err(Problem::unreachable("Consul does not answer in time"));
         let asked = timeout(wait + ANSWER_TIMEOUT, asking).await.unwrap_or_else(late);
         let is_without_leader = |answer: &Answer| answer.status.is_server_error();
-        if asked.as_ref().map_or(true, is_without_leader) {
-            let next = (at + 1) % self.servers.len();
-            let _ = self.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
+        if !asked.as_ref().map_or(true, is_without_leader) {
+            used.keep();
         }
         asked
     }
 
     async fn ask_at(&self, at: usize, method: Method, path: &str, body: Option<String>) -> Result<Answer, Problem> {
-        let (dialer, endpoint) = &self.servers[at];
+        let (dialer, endpoint) = &self.dialers[at];
         let failed = |error: hyper::Error| Problem::unreachable(format!("the connection to Consul failed: {error}"));
         let mut connection = loop {
             let idle = self.idle().pop();

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -23,6 +22,7 @@ use self::api::watch_client::WatchClient;
 use super::problem;
 use crate::backend::Problem;
 use crate::options::{Login, Options};
+use crate::servers::Servers;
 
 /// Generated from `etcd.proto`.
 #[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub, reason = "generated")]
@@ -62,9 +62,13 @@ impl tower_service::Service<Uri> for Connect {
 /// A client with a connection to each server, one of which it uses until a call fails.
 pub(super) struct Client {
     channels: Vec<Channel>,
-    current: AtomicUsize,
+    /// For watches, so that these cannot use up the streams of a connection.
+    watches: Vec<Channel>,
+    servers: Servers,
     login: Option<(String, crossdock_settings::Secret)>,
     token: Mutex<Option<MetadataValue<Ascii>>>,
+    /// One call at a time logs in.
+    logging_in: tokio::sync::Mutex<()>,
 }
 
 impl Client {
@@ -79,48 +83,69 @@ impl Client {
             let endpoint = endpoint.http2_keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_TIMEOUT);
             Ok(endpoint.connect_with_connector_lazy(Connect(dialer)))
         };
-        let channels = options.endpoints.iter().map(channel).collect::<io::Result<Vec<_>>>()?;
+        let channels = || options.endpoints.iter().map(channel).collect::<io::Result<Vec<_>>>();
+        let (channels, watches) = (channels()?, channels()?);
         let login = match &options.login {
             Some(Login::User { name, password }) => Some((name.clone(), password.clone())),
             Some(Login::Token(_)) | None => None,
         };
-        Ok(Self { channels, current: AtomicUsize::new(0), login, token: Mutex::default() })
+        Ok(Self {
+            channels,
+            watches,
+            servers: Servers::new(options.endpoints.len()),
+            login,
+            token: Mutex::default(),
+            logging_in: tokio::sync::Mutex::default(),
+        })
     }
 
     fn token(&self) -> std::sync::MutexGuard<'_, Option<MetadataValue<Ascii>>> {
         self.token.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a call at the current server.
+    /// Makes a call at the current server. If it is dropped without an answer, the next call goes to another one.
     async fn call<Q, R>(
         &self,
+        channels: &[Channel],
         request: Q,
         call: impl AsyncFnOnce(Channel, Request<Q>) -> Result<Response<R>, Status>,
     ) -> Result<R, Problem> {
-        let at = self.current.load(Ordering::Relaxed);
-        let channel = self.channels[at % self.channels.len()].clone();
+        let used = self.servers.using();
+        let channel = channels[used.index()].clone();
         let calling = async {
             let mut request = Request::new(request);
             if let Some((name, password)) = &self.login {
-                let token = self.authenticated(&channel, name, password.reveal()).await?;
+                let known = self.token().clone();
+                let token = if let Some(known) = known {
+                    known
+                } else {
+                    self.authenticated(&channel, name, password.reveal()).await?
+                };
                 request.metadata_mut().insert("authorization", token);
             }
             call(channel, request).await
         };
         let called = timeout(ANSWER_TIMEOUT, calling).await;
         let called = called.unwrap_or_else(|_| Err(Status::unavailable("it does not answer in time")));
-        called.map(Response::into_inner).map_err(|status| {
-            match status.code() {
-                Code::Unauthenticated => *self.token() = None,
-                Code::NotFound | Code::InvalidArgument | Code::PermissionDenied => {}
-                _ => {
-                    // Others may have moved on already.
-                    let (next, relaxed) = (at.wrapping_add(1), Ordering::Relaxed);
-                    let _ = self.current.compare_exchange(at, next, relaxed, relaxed);
-                }
+        match called {
+            Ok(response) => {
+                used.keep();
+                Ok(response.into_inner())
             }
-            problem(&status)
-        })
+            Err(status) => {
+                if matches!(
+                    status.code(),
+                    Code::NotFound | Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated
+                ) {
+                    used.keep();
+                }
+                let is_old = ["invalid auth token", "revision of auth store is old", "user name is empty"];
+                if status.code() == Code::Unauthenticated || is_old.iter().any(|text| status.message().contains(text)) {
+                    *self.token() = None;
+                }
+                Err(problem(&status))
+            }
+        }
     }
 
     async fn authenticated(
@@ -129,6 +154,7 @@ impl Client {
         name: &str,
         password: &str,
     ) -> Result<MetadataValue<Ascii>, Status> {
+        let _turn = self.logging_in.lock().await;
         if let Some(token) = self.token().clone() {
             return Ok(token);
         }
@@ -141,18 +167,21 @@ impl Client {
     }
 
     pub(super) async fn range(&self, request: api::RangeRequest) -> Result<api::RangeResponse, Problem> {
-        self.call(request, async |channel, request| KvClient::new(channel).range(request).await).await
+        self.call(&self.channels, request, async |channel, request| KvClient::new(channel).range(request).await).await
     }
 
     pub(super) async fn txn(&self, request: api::TxnRequest) -> Result<api::TxnResponse, Problem> {
-        self.call(request, async |channel, request| KvClient::new(channel).txn(request).await).await
+        self.call(&self.channels, request, async |channel, request| KvClient::new(channel).txn(request).await).await
     }
 
     /// A lease of this many seconds, and how long it really lives.
     pub(super) async fn grant(&self, seconds: i64) -> Result<(i64, Duration), Problem> {
         let request = api::LeaseGrantRequest { ttl: seconds };
-        let granted =
-            self.call(request, async |channel, request| LeaseClient::new(channel).lease_grant(request).await).await?;
+        let granted = self
+            .call(&self.channels, request, async |channel, request| {
+                LeaseClient::new(channel).lease_grant(request).await
+            })
+            .await?;
         Ok((granted.id, Duration::from_secs(u64::try_from(granted.ttl).unwrap_or_default())))
     }
 
@@ -162,15 +191,17 @@ impl Client {
             let mut answers: Streaming<_> = LeaseClient::new(channel).lease_keep_alive(request).await?.into_inner();
             answers.message().await?.map(Response::new).ok_or_else(|| Status::unavailable("the stream has ended"))
         };
-        let answer: api::LeaseKeepAliveResponse = self.call(request, keep).await?;
+        let answer: api::LeaseKeepAliveResponse = self.call(&self.channels, request, keep).await?;
         if answer.ttl > 0 { Ok(()) } else { Err(Problem::SessionEnded) }
     }
 
     pub(super) async fn revoke(&self, lease: i64) -> Result<(), Problem> {
         let request = api::LeaseRevokeRequest { id: lease };
-        self.call(request, async |channel, request| LeaseClient::new(channel).lease_revoke(request).await)
-            .await
-            .map(drop)
+        self.call(&self.channels, request, async |channel, request| {
+            LeaseClient::new(channel).lease_revoke(request).await
+        })
+        .await
+        .map(drop)
     }
 
     /// Watches a key, or those up to another one, for deletions from now on.
@@ -181,7 +212,9 @@ impl Client {
             api::WatchRequest { request_union: Some(api::watch_request::RequestUnion::CreateRequest(create)) };
         // The watch lasts as long as its requests do.
         let requests = futures_util::StreamExt::chain(stream::iter([request]), stream::pending());
-        let watch = async |channel: Channel, request| {
+        let watch = async |channel: Channel, mut request: Request<_>| {
+            // A server that is cut off from its leader ends the watch, instead of telling nothing.
+            request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
             let mut events: Streaming<api::WatchResponse> =
                 WatchClient::new(channel).watch(request).await?.into_inner();
             match events.message().await? {
@@ -189,7 +222,7 @@ impl Client {
                 _ => Err(Status::unavailable("the watch was refused")),
             }
         };
-        Ok(Deletions(self.call(requests, watch).await?))
+        Ok(Deletions(self.call(&self.watches, requests, watch).await?))
     }
 }
 
