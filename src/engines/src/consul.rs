@@ -15,6 +15,7 @@ use tokio::time::sleep;
 
 use self::http::Client;
 use crate::backend::{Backend, Opened, Problem, Ticket, escaped};
+use crate::marks::Marks;
 use crate::options::Options;
 use crate::turns::Turns;
 
@@ -29,6 +30,7 @@ pub(crate) struct Consul {
     session: Duration,
     label: String,
     turns: Turns<String>,
+    marks: Marks,
 }
 
 /// A key of Consul's store.
@@ -46,6 +48,7 @@ impl Consul {
             session: options.session,
             label: options.label.clone(),
             turns: Turns::default(),
+            marks: Marks::default(),
         })
     }
 
@@ -176,10 +179,17 @@ impl Backend for Consul {
         let path = format!("/v1/session/renew/{session}");
         let answer = self.client.ask(Method::PUT, &path, None, Duration::ZERO).await?;
         match answer.status {
-            StatusCode::OK => Ok(()),
-            StatusCode::NOT_FOUND => Err(Problem::SessionEnded),
-            _ => Err(answer.problem()),
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Err(Problem::SessionEnded),
+            _ => return Err(answer.problem()),
         }
+        let due = self.marks.due();
+        if !due.is_empty() {
+            let delete = |key| json!({ "KV": { "Verb": "delete", "Key": key } });
+            // If that fails, they go with the session.
+            let _ = self.transact(&due.into_iter().map(delete).collect()).await;
+        }
+        Ok(())
     }
 
     async fn close(&self, session: &String) -> Result<(), Problem> {
@@ -234,6 +244,7 @@ impl Backend for Consul {
             if answer.status != StatusCode::OK {
                 return Err(answer.problem());
             }
+            self.marks.add(self.withdrawn(ticket));
         }
         while let Some((key, granted)) = self.turns.last(ticket) {
             self.unlock(session, &key, granted).await?;

@@ -13,6 +13,7 @@ use tonic::Status;
 
 use self::client::{Client, api};
 use crate::backend::{Backend, Opened, Predecessor, Problem, Ticket, WaitsFor, escaped, read_mode, waits_for, written};
+use crate::marks::Marks;
 use crate::options::Options;
 
 /// The most requests before one that are looked at. Each takes less than 500 bytes of an answer of 4 MiB.
@@ -24,11 +25,13 @@ pub(crate) struct Etcd {
     client: Client,
     prefix: String,
     session: Duration,
+    marks: Marks,
 }
 
 impl Etcd {
     pub(crate) fn new(options: &Options) -> std::io::Result<Self> {
-        Ok(Self { client: Client::new(options)?, prefix: options.prefix.clone(), session: options.session })
+        let client = Client::new(options)?;
+        Ok(Self { client, prefix: options.prefix.clone(), session: options.session, marks: Marks::default() })
     }
 
     /// What the keys of all requests for a lock begin with.
@@ -43,6 +46,12 @@ impl Etcd {
     /// A key that says that a ticket was withdrawn before an attempt to request it was answered.
     fn withdrawn(&self, ticket: &Ticket) -> String {
         format!("{}/withdrawn/{}", self.prefix, ticket.id)
+    }
+
+    async fn delete(&self, keys: Vec<String>) -> Result<(), Problem> {
+        let request =
+            api::TxnRequest { success: keys.into_iter().map(deletion).collect(), ..api::TxnRequest::default() };
+        self.client.txn(request).await.map(drop)
     }
 
     /// Requests all locks of a ticket, or finds out when it did. Returns the revision.
@@ -141,7 +150,13 @@ impl Backend for Etcd {
     }
 
     async fn keep_alive(&self, session: &i64) -> Result<(), Problem> {
-        self.client.keep_alive(*session).await
+        self.client.keep_alive(*session).await?;
+        let due = self.marks.due();
+        if !due.is_empty() {
+            // If that fails, they go with the session.
+            let _ = self.delete(due).await;
+        }
+        Ok(())
     }
 
     async fn close(&self, session: &i64) -> Result<(), Problem> {
@@ -172,16 +187,14 @@ impl Backend for Etcd {
                 api::PutRequest { key: self.withdrawn(ticket).into(), value: bytes::Bytes::new(), lease: *session };
             op(api::request_op::Request::RequestPut(put))
         });
-        let delete = |key: String| api::DeleteRangeRequest { key: key.into() };
         let keys = ticket.names.iter().map(|name| self.key(name, ticket));
-        let request = api::TxnRequest {
-            success: keys
-                .map(|key| op(api::request_op::Request::RequestDeleteRange(delete(key))))
-                .chain(remember)
-                .collect(),
-            ..api::TxnRequest::default()
-        };
-        self.client.txn(request).await.map(drop)
+        let request =
+            api::TxnRequest { success: keys.map(deletion).chain(remember).collect(), ..api::TxnRequest::default() };
+        self.client.txn(request).await?;
+        if ticket.is_unanswered() {
+            self.marks.add(self.withdrawn(ticket));
+        }
+        Ok(())
     }
 
     async fn holds(&self, _: &i64, ticket: &Ticket) -> Result<bool, Problem> {
@@ -236,6 +249,10 @@ fn end_of(prefix: &str) -> Vec<u8> {
         *last += 1;
     }
     end
+}
+
+fn deletion(key: String) -> api::RequestOp {
+    op(api::request_op::Request::RequestDeleteRange(api::DeleteRangeRequest { key: key.into() }))
 }
 
 fn op(request: api::request_op::Request) -> api::RequestOp {

@@ -16,6 +16,7 @@ mod consul;
 mod engine;
 mod etcd;
 mod life;
+mod marks;
 mod options;
 mod redis;
 mod servers;
