@@ -14,6 +14,8 @@ import time
 from service import CACHE, Service, free_port, install, is_listening, is_zombie, spawn, start_time, wait
 
 
+# The password that clients need.
+PASSWORD = os.environ.get("CROSSDOCK_ENGINE_PASSWORD")
 CONSUL = pathlib.Path(__file__).resolve().parent / "consul-server"
 
 
@@ -34,7 +36,9 @@ class Engine(Service):
         try:
             for index, process in enumerate(processes):
                 self.wait(folder, ports, index, process)
-        except SystemExit:
+            if PASSWORD:
+                self.secure(ports)
+        except (SystemExit, subprocess.CalledProcessError):
             self.down()
             raise
         return state
@@ -63,6 +67,9 @@ class Engine(Service):
             f"{name}_SERVERS": ",".join(f"127.0.0.1:{own['client']}" for own in ports),
             f"{name}_PIDS": ",".join(map(str, pids)), f"{name}_VERSION": self.version(), "PORTS": ports,
         })
+
+    def secure(self, ports):
+        """Lets the servers require PASSWORD, of the user `root` where there are users."""
 
     def spawn(self, folder, ports, index):
         return spawn([str(word) for word in self.command(folder, ports, index)], dict(os.environ), folder / f"{index}.log")
@@ -107,9 +114,16 @@ class Etcd(Engine):
 
     def install(self):
         install("etcd", "etcd-server")
+        install("etcdctl", "etcd-client")
 
     def version(self):
         return debian_version("etcd-server")
+
+    def secure(self, ports):
+        environment = dict(os.environ, ETCDCTL_API="3")
+        for words in (["user", "add", f"root:{PASSWORD}"], ["user", "grant-role", "root", "root"], ["auth", "enable"]):
+            command = ["etcdctl", "--endpoints", f"127.0.0.1:{ports[0]['client']}", *words]
+            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
 
     def ports(self):
         return {"client": free_port(), "peer": free_port()}
@@ -174,4 +188,4 @@ class Redis(Engine):
 
     def command(self, folder, ports, index):
         return ["redis-server", "--port", ports[index]["client"], "--bind", "127.0.0.1", "--dir", folder, "--appendonly", "yes", "--appendfsync", "always",
-                "--save", ""]
+                "--save", "", *(["--requirepass", PASSWORD] if PASSWORD else [])]

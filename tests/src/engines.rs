@@ -24,8 +24,21 @@ impl EngineServers {
     /// If they do not start.
     #[must_use]
     pub fn start(kind: Kind) -> Self {
+        Self::start_by_script(kind, &[])
+    }
+
+    /// Like [`EngineServers::start`]; etcd requires a password of its user `root`, and Redis of everybody.
+    ///
+    /// # Panics
+    /// If they do not start.
+    #[must_use]
+    pub fn start_with_password(kind: Kind, password: &str) -> Self {
+        Self::start_by_script(kind, &[("CROSSDOCK_ENGINE_PASSWORD", password.to_owned())])
+    }
+
+    fn start_by_script(kind: Kind, variables: &[(&str, String)]) -> Self {
         let state = tempfile::tempdir().expect("a folder");
-        let output = run_script("up", kind.row().name, Some(state.path()), &[]);
+        let output = run_script("up", kind.row().name, Some(state.path()), variables);
         Self::read(kind, state, &output)
     }
 

@@ -58,6 +58,12 @@ pub struct Secret {
 }
 
 impl Secret {
+    /// One that does not come from settings.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self { text, literal: false }
+    }
+
     /// The text. Do not print it.
     #[must_use]
     pub fn reveal(&self) -> &str {

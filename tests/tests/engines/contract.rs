@@ -311,8 +311,9 @@ async fn hold(instances: &mut Instances) {
     let next = held(&instances.locks(1), "hold").await;
     assert!(begun.elapsed() >= Duration::from_millis(300), "after {:?}", begun.elapsed());
     assert!(next.token() > grant.token());
-    assert!(!grant.holds());
+    // The instance may be told a little later than the next holder.
     assert_eq!(timeout(LONG, grant.lost()).await.expect("in time"), LockLoss::HoldExpired);
+    assert!(!grant.holds());
 }
 
 async fn sequences(instances: &mut Instances) {

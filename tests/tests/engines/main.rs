@@ -3,6 +3,7 @@
 mod contract;
 mod gateways;
 mod instances;
+mod logins;
 
 use std::fmt::Write as _;
 use std::time::Duration;
