@@ -205,6 +205,25 @@ coordination: {{ engine: {engine.name}, endpoints: [ {endpoints} ] }}
     return Cluster(engine.name, folder / f"with-{engine.name}-1", commands, calls, lambda port: 0)
 
 
+def need_peers():
+    need("go", "golang-go")
+    need("javac", "openjdk-17-jdk-headless")
+    need("mvn", "maven")
+
+
+def interleave(rounds, cases, systems, run):
+    """Runs each case with each system, in rounds whose order rotates. Returns the results by case and name of the system."""
+    runs = {}
+    for number in range(rounds):
+        for case in cases:
+            print(f"round {number + 1} of {rounds}: {case}", file=sys.stderr, flush=True)
+            at = number % len(systems)
+            for system in systems[at:] + systems[:at]:
+                addresses = ",".join(f"127.0.0.1:{port}" for port in system.clients)
+                runs.setdefault((*case, system.name), []).append(run(system, addresses, case))
+    return runs
+
+
 def measure(cluster, client, arguments):
     """Runs a client; returns its results with CPU and syncs per write."""
     cpu, syncs = cluster.cpu_seconds(), cluster.syncs()

@@ -19,7 +19,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from servers import TARGET, etcd, gateways, gateways_with, measure, need, redis, zookeeper  # noqa: E402
+from servers import TARGET, etcd, gateways, gateways_with, interleave, measure, need_peers, redis, zookeeper  # noqa: E402
 
 ROUTES = """version: 1
 routes:
@@ -48,9 +48,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 16, 100])
     arguments = parser.parse_args()
-    need("go", "golang-go")
-    need("javac", "openjdk-17-jdk-headless")
-    need("mvn", "maven")
+    need_peers()
     TARGET.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=TARGET) as name:
         folder = pathlib.Path(name)
@@ -65,20 +63,13 @@ def main():
             started.append(users)
             systems.append(Measured(engine.name, users.clients, [engine, users]))
         cases = [(workers, locks) for workers in arguments.workers for locks in sorted({1, workers}, reverse=True)]
-        runs = {}
         try:
             for cluster in started:
                 cluster.wait()
             # Their sessions are opened.
             time.sleep(5)
-            for number in range(arguments.rounds):
-                for workers, locks in cases:
-                    print(f"round {number + 1} of {arguments.rounds}: {workers} workers, {locks} locks", file=sys.stderr, flush=True)
-                    at = number % len(systems)
-                    for system in systems[at:] + systems[:at]:
-                        addresses = ",".join(f"127.0.0.1:{port}" for port in system.clients)
-                        results = measure(system, [client, "route"], [addresses, workers, locks, arguments.seconds])
-                        runs.setdefault((workers, locks, system.name), []).append(results)
+            run = lambda system, addresses, case: measure(system, [client, "route"], [addresses, *case, arguments.seconds])
+            runs = interleave(arguments.rounds, cases, systems, run)
         finally:
             for cluster in reversed(started):
                 cluster.stop()

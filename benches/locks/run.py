@@ -23,7 +23,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from servers import TARGET, TOKEN, etcd, gateways, measure, need, redis, zookeeper  # noqa: E402
+from servers import TARGET, TOKEN, etcd, gateways, interleave, measure, need_peers, redis, zookeeper  # noqa: E402
 
 ROUTES = """version: 1
 routes:
@@ -50,9 +50,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 16, 100])
     arguments = parser.parse_args()
-    need("go", "golang-go")
-    need("javac", "openjdk-17-jdk-headless")
-    need("mvn", "maven")
+    need_peers()
     TARGET.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=TARGET) as name:
         folder = pathlib.Path(name)
@@ -64,19 +62,12 @@ def main():
         # One worker has a lock of its own in any case.
         cases = [(workers, locks) for workers in arguments.workers for locks in sorted({1, workers}, reverse=True)]
         os.environ["API_TOKEN"] = TOKEN
-        runs = {}
         try:
             for system in [ours, *peers]:
                 system.wait()
             time.sleep(2)
-            for number in range(arguments.rounds):
-                for workers, locks in cases:
-                    print(f"round {number + 1} of {arguments.rounds}: {workers} workers, {locks} locks", file=sys.stderr, flush=True)
-                    at = number % len(systems)
-                    for system in systems[at:] + systems[:at]:
-                        addresses = ",".join(f"127.0.0.1:{port}" for port in system.clients)
-                        results = measure(system, [client, system.name], [addresses, workers, locks, arguments.seconds])
-                        runs.setdefault((workers, locks, system.name), []).append(results)
+            run = lambda system, addresses, case: measure(system, [client, system.name], [addresses, *case, arguments.seconds])
+            runs = interleave(arguments.rounds, cases, systems, run)
         finally:
             for system in [ours, *peers]:
                 system.stop()

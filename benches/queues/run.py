@@ -22,7 +22,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from servers import TARGET, TOKEN, etcd, gateways, measure, need, redis, zookeeper  # noqa: E402
+from servers import TARGET, TOKEN, etcd, gateways, interleave, measure, need_peers, redis, zookeeper  # noqa: E402
 
 
 def main():
@@ -32,9 +32,7 @@ def main():
     parser.add_argument("--keys", type=int, nargs="+", default=[1, 64, 512])
     parser.add_argument("--sizes", type=int, nargs="+", default=[300, 4096])
     arguments = parser.parse_args()
-    need("go", "golang-go")
-    need("javac", "openjdk-17-jdk-headless")
-    need("mvn", "maven")
+    need_peers()
     TARGET.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=TARGET) as name:
         folder = pathlib.Path(name)
@@ -44,19 +42,12 @@ def main():
         systems = [ours, zookeeper(folder), etcd(folder), redis(folder)]
         cases = [(size, keys) for size in arguments.sizes for keys in arguments.keys]
         os.environ["API_TOKEN"] = TOKEN
-        runs = {}
         try:
             for system in systems:
                 system.wait()
             time.sleep(2)
-            for number in range(arguments.rounds):
-                for size, keys in cases:
-                    print(f"round {number + 1} of {arguments.rounds}: {size} bytes, {keys} keys", file=sys.stderr, flush=True)
-                    at = number % len(systems)
-                    for system in systems[at:] + systems[:at]:
-                        addresses = ",".join(f"127.0.0.1:{port}" for port in system.clients)
-                        results = measure(system, [client, system.name], [addresses, keys, size, arguments.seconds])
-                        runs.setdefault((size, keys, system.name), []).append(results)
+            run = lambda system, addresses, case: measure(system, [client, system.name], [addresses, case[1], case[0], arguments.seconds])
+            runs = interleave(arguments.rounds, cases, systems, run)
         finally:
             for system in systems:
                 system.stop()

@@ -24,6 +24,7 @@ const WAIT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Attempts to delete a key that somebody else changes.
 const ATTEMPTS_MAX: usize = 5;
+
 pub(crate) struct Consul {
     client: Client,
     prefix: String,

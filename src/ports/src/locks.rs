@@ -86,7 +86,7 @@ pub enum LockError {
     /// There are too many locks or requests.
     #[error("there are too many locks")]
     TooMany,
-    /// They were granted, and lost before the caller was told.
+    /// They were granted, but lost before the caller learned of it.
     #[error("the lock was acquired, and lost at once: {0}")]
     Lost(LockLoss),
     /// The engine cannot grant locks at the moment.

@@ -366,7 +366,7 @@ async fn cut_off(instances: &mut Instances) {
     let again = timeout(Duration::from_millis(300), grant.lost()).await;
     instances.connect();
     assert!(!holds, "it does not know after the time of its session");
-    assert!(lost.is_ok() || again.is_ok(), "nobody was told");
+    assert!(lost.is_ok() || again.is_ok(), "the holder was not notified");
     let locks = instances.locks(0);
     until("another session", async || locks.has_session()).await;
     assert!(held(&locks, "cut off").await.token() > grant.token());

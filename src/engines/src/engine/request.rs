@@ -66,7 +66,7 @@ impl<B: Backend> Shared<B> {
             biased;
             () = open.own.has_ended() => Err(LockError::Lost(LockLoss::SessionLost)),
             acquired = acquiring => acquired,
-            () = async { tokio::time::sleep_until(deadline.unwrap_or(now)).await }, if deadline.is_some() => {
+            () = tokio::time::sleep_until(deadline.unwrap_or(now)), if deadline.is_some() => {
                 late = true;
                 Err(LockError::TimedOut)
             }
